@@ -1,0 +1,65 @@
+//! Where a step begins and ends: embedding, row selection, sampling.
+
+use super::{DTYPE, Effect, Family, OpSpec, step, value, weight};
+use crate::interp;
+use crate::step::StepInput;
+use crate::types::{Dim, Dtype, Symbol, Type};
+
+pub(super) static OPS: &[OpSpec] = &[
+    OpSpec {
+        name: "embed",
+        family: Family::Head,
+        meaning: "the table's row of each token",
+        operands: &[weight("table", "float[V, H]"), step(StepInput::Tokens)],
+        attrs: &[DTYPE],
+        results: &[("y", "dtype[T, H]")],
+        effect: Effect::Pure,
+        infer: |args| {
+            let (_, hidden) = args.matrix("table")?;
+            Ok(vec![Type::new(args.dtype(), [Symbol::T.into(), hidden.into()])])
+        },
+        eval: interp::head::embed,
+    },
+    OpSpec {
+        name: "gather_rows",
+        family: Family::Head,
+        meaning: "the rows of x that want logits",
+        operands: &[value("x", "float[T, W]"), step(StepInput::Rows)],
+        attrs: &[],
+        results: &[("y", "x's dtype[L, W]")],
+        effect: Effect::Pure,
+        infer: |args| {
+            let (_, width) = args.matrix("x")?;
+            Ok(vec![Type::new(args.ty("x").dtype, [Symbol::L.into(), width.into()])])
+        },
+        eval: interp::head::gather_rows,
+    },
+    OpSpec {
+        name: "sample",
+        family: Family::Head,
+        meaning: "for each sequence: the forced token; else a token drawn from its last row of logits after \
+                  temperature, top-k, top-p and min-p (the arg max at temperature 0, the lowest id among equals); -1 \
+                  where no row wants logits. Ties at a cut-off stay in",
+        operands: &[
+            value("logits", "f32[L, V]"),
+            step(StepInput::Rows),
+            step(StepInput::SeqStart),
+            step(StepInput::Positions),
+            step(StepInput::Forced),
+            step(StepInput::Temperature),
+            step(StepInput::TopK),
+            step(StepInput::TopP),
+            step(StepInput::MinP),
+            step(StepInput::Seed),
+        ],
+        attrs: &[],
+        results: &[("next", "i32[R]")],
+        effect: Effect::Pure,
+        infer: |args| {
+            let (_, vocab) = args.matrix("logits")?;
+            args.expect("logits", &Type::new(Dtype::F32, [Symbol::L.into(), Dim::Const(vocab)]))?;
+            Ok(vec![Type::new(Dtype::I32, [Symbol::R.into()])])
+        },
+        eval: interp::head::sample,
+    },
+];

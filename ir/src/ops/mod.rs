@@ -1,0 +1,239 @@
+//! The op table: every op of the graph IR, declared once.
+//!
+//! Printer, parser, verifier, interpreter dispatch and the generated reference (`docs/ops.md`) read
+//! this table. Adding an op is one entry in its family's file, and its kernel.
+
+mod attention;
+mod ffn;
+mod head;
+mod linear;
+mod norm;
+mod scan;
+mod typing;
+
+use std::fmt;
+
+use crate::step::StepInput;
+use crate::types::{Dtype, Type};
+
+pub use typing::{OpArgs, TypeError};
+
+/// The folder of kernels and the file of rules that an op belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// RMSNorm and its gated, grouped form.
+    Norm,
+    /// Products with weights, and what moves or adds activations unchanged.
+    Linear,
+    /// Activations of the feed-forward layers.
+    Ffn,
+    /// Mamba-2: convolution, step sizes, state-space scan.
+    Scan,
+    /// RoPE, KV cache, attention.
+    Attention,
+    /// Embedding, row selection, sampling.
+    Head,
+}
+
+impl Family {
+    /// Every family, in the order of the reference.
+    pub const ALL: [Self; 6] = [Self::Norm, Self::Linear, Self::Ffn, Self::Scan, Self::Attention, Self::Head];
+
+    /// Name of the folder and of the rule file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Norm => "norm",
+            Self::Linear => "linear",
+            Self::Ffn => "ffn",
+            Self::Scan => "scan",
+            Self::Attention => "attention",
+            Self::Head => "head",
+        }
+    }
+}
+
+/// What an op does beside computing its results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Nothing: equal operands give equal results.
+    Pure,
+    /// Reads state that another op may have written.
+    ReadsState,
+    /// Consumes a state value and gives the next one.
+    WritesState,
+}
+
+/// What may stand in an operand's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OperandKind {
+    /// A block input or another op's result.
+    Value,
+    /// A checkpoint tensor of the layer.
+    Weight,
+    /// A weight that the model may not have.
+    OptionalWeight,
+    /// A state value.
+    State,
+    /// A constant table computed at load.
+    Table,
+    /// This input of the step.
+    Step(StepInput),
+}
+
+/// One operand of an op.
+#[derive(Debug, Clone, Copy)]
+pub struct Operand {
+    /// Name in the reference.
+    pub name: &'static str,
+    /// What may stand here.
+    pub kind: OperandKind,
+    /// Shape, for the reference; the op's result rule checks it.
+    pub shape: &'static str,
+}
+
+/// The kind of value that an attribute has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AttrKind {
+    /// Unsigned integer.
+    Int,
+    /// Real number, `inf` included.
+    Float,
+    /// Element type.
+    Dtype,
+}
+
+/// An attribute of an op; each one is required.
+#[derive(Debug, Clone, Copy)]
+pub struct AttrSpec {
+    /// Name in the text form.
+    pub name: &'static str,
+    /// Kind of its value.
+    pub kind: AttrKind,
+}
+
+/// A value of an attribute.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Attr {
+    /// Unsigned integer.
+    Int(u64),
+    /// Real number.
+    Float(f64),
+    /// Element type.
+    Dtype(Dtype),
+}
+
+impl Attr {
+    /// The kind that the table declares for such a value.
+    pub const fn kind(self) -> AttrKind {
+        match self {
+            Self::Int(_) => AttrKind::Int,
+            Self::Float(_) => AttrKind::Float,
+            Self::Dtype(_) => AttrKind::Dtype,
+        }
+    }
+}
+
+impl From<u64> for Attr {
+    fn from(n: u64) -> Self {
+        Self::Int(n)
+    }
+}
+
+impl From<f64> for Attr {
+    fn from(x: f64) -> Self {
+        Self::Float(x)
+    }
+}
+
+impl From<Dtype> for Attr {
+    fn from(dtype: Dtype) -> Self {
+        Self::Dtype(dtype)
+    }
+}
+
+impl fmt::Display for Attr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(n) => write!(f, "{n}"),
+            // Debug prints the shortest digits that read back as the same number, with a point.
+            Self::Float(x) => write!(f, "{x:?}"),
+            Self::Dtype(dtype) => write!(f, "{dtype}"),
+        }
+    }
+}
+
+/// The values of an op's attributes, in the table's order.
+pub type Attrs = Vec<Attr>;
+
+/// An entry of the table.
+pub struct OpSpec {
+    /// Name in the text form.
+    pub name: &'static str,
+    /// Family.
+    pub family: Family,
+    /// One line for the reference.
+    pub meaning: &'static str,
+    /// Operands in order; optional weights are left out when absent.
+    pub operands: &'static [Operand],
+    /// Attributes in order.
+    pub attrs: &'static [AttrSpec],
+    /// Names and shapes of the results, for the reference.
+    pub results: &'static [(&'static str, &'static str)],
+    /// Effect class.
+    pub effect: Effect,
+    /// Result types from operand types and attributes, or what is wrong with them.
+    pub infer: fn(&OpArgs<'_>) -> Result<Vec<Type>, TypeError>,
+    /// Reference semantics.
+    pub eval: crate::interp::Eval,
+}
+
+impl fmt::Debug for OpSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl PartialEq for OpSpec {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+/// A reference to an entry of the table.
+pub type Op = &'static OpSpec;
+
+/// Every op, by family.
+pub fn table() -> impl Iterator<Item = Op> {
+    [norm::OPS, linear::OPS, ffn::OPS, scan::OPS, attention::OPS, head::OPS].into_iter().flatten()
+}
+
+/// The op of that name.
+pub fn op(name: &str) -> Option<Op> {
+    table().find(|spec| spec.name == name)
+}
+
+const fn value(name: &'static str, shape: &'static str) -> Operand {
+    Operand { name, kind: OperandKind::Value, shape }
+}
+
+const fn weight(name: &'static str, shape: &'static str) -> Operand {
+    Operand { name, kind: OperandKind::Weight, shape }
+}
+
+const fn state(name: &'static str, shape: &'static str) -> Operand {
+    Operand { name, kind: OperandKind::State, shape }
+}
+
+const fn step(input: StepInput) -> Operand {
+    Operand { name: input.name(), kind: OperandKind::Step(input), shape: "" }
+}
+
+const fn int(name: &'static str) -> AttrSpec {
+    AttrSpec { name, kind: AttrKind::Int }
+}
+
+const fn float(name: &'static str) -> AttrSpec {
+    AttrSpec { name, kind: AttrKind::Float }
+}
+
+const DTYPE: AttrSpec = AttrSpec { name: "dtype", kind: AttrKind::Dtype };
