@@ -1,0 +1,123 @@
+//! What a generator is asked for: an op with the layouts of its operands and results.
+
+use std::fmt;
+
+use nemo_ir::ops::{Attr, Attrs, Op, OperandKind};
+use nemo_ir::types::{Dtype, Type};
+
+/// How a tensor lies in memory: its type, and the distance between its rows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// Element type and shape.
+    pub ty: Type,
+    /// Elements from one row to the next; the width, except in views of a wider tensor.
+    pub row_stride: u64,
+}
+
+impl Layout {
+    /// The layout without gaps.
+    pub fn dense(ty: Type) -> Self {
+        let row_stride = ty.width().unwrap_or(1);
+        Self { ty, row_stride }
+    }
+}
+
+/// One kernel: an op whose shapes are fixed but for `T`, `R`, `L` and `P`.
+///
+/// The kernel's arguments are pointers to the operands in order, an optional weight left out where it
+/// is absent, then to those results that are not states: a state is updated in place, through its
+/// operand. Two calls with equal specs can share a kernel.
+#[derive(Debug, Clone, PartialEq)]
+pub struct KernelSpec {
+    /// The op.
+    pub op: Op,
+    /// Its attributes.
+    pub attrs: Attrs,
+    /// Layouts of the operands that are present, in order.
+    pub operands: Vec<Layout>,
+    /// Layouts of the results that are not states, in order.
+    pub results: Vec<Layout>,
+}
+
+impl KernelSpec {
+    /// The operand's index among those present and its layout, by its name in the op table.
+    ///
+    /// # Panics
+    /// When the op declares no such operand, or it is optional and absent: a mistake in a generator.
+    pub fn operand(&self, name: &str) -> (usize, &Layout) {
+        self.optional(name).expect("the op table declares the operand as required")
+    }
+
+    /// As [`KernelSpec::operand`], `None` where an optional weight is absent.
+    ///
+    /// # Panics
+    /// When the op declares no such operand.
+    pub fn optional(&self, name: &str) -> Option<(usize, &Layout)> {
+        let all_present = self.operands.len() == self.op.operands.len();
+        let mut index = 0;
+        for operand in self.op.operands {
+            let present = all_present || operand.kind != OperandKind::OptionalWeight;
+            if operand.name == name {
+                return present.then(|| (index, &self.operands[index]));
+            }
+            index += usize::from(present);
+        }
+        unreachable!("`{}` has no operand `{name}`", self.op.name)
+    }
+
+    fn attr(&self, name: &str) -> Attr {
+        let index = self.op.attrs.iter().position(|spec| spec.name == name);
+        self.attrs[index.expect("the op table declares the attribute")]
+    }
+
+    /// An integer attribute.
+    ///
+    /// # Panics
+    /// When the op declares no such attribute of that kind.
+    pub fn int(&self, name: &str) -> u64 {
+        match self.attr(name) {
+            Attr::Int(n) => n,
+            other => unreachable!("`{}` of `{}` is {other}", name, self.op.name),
+        }
+    }
+
+    /// A real attribute.
+    ///
+    /// # Panics
+    /// When the op declares no such attribute of that kind.
+    pub fn float(&self, name: &str) -> f64 {
+        match self.attr(name) {
+            Attr::Float(x) => x,
+            other => unreachable!("`{}` of `{}` is {other}", name, self.op.name),
+        }
+    }
+
+    /// Dtype of the first result.
+    pub fn result_dtype(&self) -> Dtype {
+        self.results[0].ty.dtype
+    }
+}
+
+impl fmt::Display for KernelSpec {
+    /// `linear bf16[T,4480] bf16[22656,4480] -> bf16[T,22656] {dtype: bf16}`; equal texts mean equal specs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.op.name)?;
+        let layout = |layout: &Layout| {
+            let dense = layout.ty.width().is_none_or(|width| width == layout.row_stride);
+            if dense { layout.ty.to_string() } else { format!("{} by {}", layout.ty, layout.row_stride) }
+        };
+        for operand in &self.operands {
+            write!(f, " {}", layout(operand))?;
+        }
+        f.write_str(" ->")?;
+        for result in &self.results {
+            write!(f, " {}", layout(result))?;
+        }
+        if !self.attrs.is_empty() {
+            let attrs =
+                self.op.attrs.iter().zip(&self.attrs).map(|(spec, attr)| format!("{}: {attr}", spec.name));
+            write!(f, " {{{}}}", attrs.collect::<Vec<_>>().join(", "))?;
+        }
+        Ok(())
+    }
+}
