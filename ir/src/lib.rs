@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows LLVM, egg or any device.
 
+pub mod artifact;
 pub mod graph;
 pub mod interp;
 pub mod ops;

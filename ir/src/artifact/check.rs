@@ -1,0 +1,163 @@
+//! Plan validation: after it, nothing that the runtime indexes by a plan is out of bounds.
+
+use thiserror::Error;
+
+use crate::plan::{Arg, Block, Call, Phase, Plan, Program};
+use crate::rope::RopeTable;
+
+/// Vocabulary, positions, tokens and sequences are i32 in the step contract.
+const MAX_COUNT: u64 = i32::MAX as u64;
+
+/// No tensor, state unit or arena is larger: 2^46 bytes, so that sums of a few stay far from overflow.
+const MAX_BYTES: u64 = 1 << 46;
+
+/// What is wrong with a plan, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{place}: {what}")]
+pub struct PlanFault {
+    /// Where in the plan.
+    pub place: String,
+    /// What is wrong there.
+    pub what: String,
+}
+
+fn fault<T>(place: impl Into<String>, what: impl Into<String>) -> Result<T, PlanFault> {
+    Err(PlanFault { place: place.into(), what: what.into() })
+}
+
+fn require(
+    holds: bool,
+    place: impl FnOnce() -> String,
+    what: impl FnOnce() -> String,
+) -> Result<(), PlanFault> {
+    if holds { Ok(()) } else { fault(place(), what()) }
+}
+
+/// Checks that every index of a plan is in range, every buffer inside its arena, and every size sane.
+///
+/// # Errors
+/// The first fault found.
+pub fn validate(plan: &Plan) -> Result<(), PlanFault> {
+    let limits = plan.limits;
+    for (name, value) in [
+        ("vocab", limits.vocab),
+        ("max_context", limits.max_context),
+        ("max_seqs", limits.max_seqs),
+        ("chunk", limits.chunk),
+    ] {
+        let place = || format!("limits.{name}");
+        require((1..=MAX_COUNT).contains(&value), place, || format!("{value} is not in 1..={MAX_COUNT}"))?;
+    }
+    for (index, kernel) in plan.kernels.iter().enumerate() {
+        require(!kernel.symbol.is_empty(), || format!("kernels[{index}]"), || "it has no symbol".to_owned())?;
+    }
+    for (index, weight) in plan.weights.iter().enumerate() {
+        let place = || format!("weights[{index}]");
+        require(!weight.names.is_empty(), place, || "it has no name".to_owned())?;
+        sized(&weight.shape, 4, place)?;
+    }
+    for state in &plan.states {
+        sized(&state.shape, state.dtype.bytes(), || format!("state `{}`", state.name))?;
+    }
+    for (index, table) in plan.tables.iter().enumerate() {
+        check_table(plan, index, table)?;
+    }
+    require(
+        plan.programs.iter().any(|program| program.phase == Phase::Prefill),
+        || "programs".to_owned(),
+        || "there is no prefill program".to_owned(),
+    )?;
+    for (index, program) in plan.programs.iter().enumerate() {
+        let place = format!("program `{}`", program.phase.name());
+        let again = plan.programs[..index].iter().any(|other| other.phase == program.phase);
+        require(!again, || place.clone(), || "it is there twice".to_owned())?;
+        check_program(plan, program, &place)?;
+    }
+    Ok(())
+}
+
+/// The extents are positive and their product, in bytes, is within [`MAX_BYTES`].
+fn sized(shape: &[u64], bytes: u64, place: impl Fn() -> String) -> Result<(), PlanFault> {
+    let total = shape.iter().try_fold(bytes, |product, extent| product.checked_mul(*extent));
+    match total {
+        Some(total) if total > 0 && total <= MAX_BYTES => Ok(()),
+        Some(0) => fault(place(), format!("shape {shape:?} has an extent of 0")),
+        _ => fault(place(), format!("shape {shape:?} is too large")),
+    }
+}
+
+fn check_table(plan: &Plan, index: usize, table: &RopeTable) -> Result<(), PlanFault> {
+    let place = || format!("tables[{index}]");
+    require(table.head_dim > 0 && table.head_dim.is_multiple_of(2), place, || {
+        format!("head_dim {} is not even and positive", table.head_dim)
+    })?;
+    sized(&[table.positions, table.head_dim], 4, place)?;
+    require(table.positions >= plan.limits.max_context, place, || {
+        format!("{} positions are fewer than max_context {}", table.positions, plan.limits.max_context)
+    })?;
+    require(table.theta.is_finite() && table.theta > 0.0, place, || {
+        format!("theta {} is not positive", table.theta)
+    })
+}
+
+fn check_program(plan: &Plan, program: &Program, place: &str) -> Result<(), PlanFault> {
+    let here = || place.to_owned();
+    require((1..=MAX_COUNT).contains(&program.max_tokens), here, || {
+        format!("max_tokens {} is not in 1..={MAX_COUNT}", program.max_tokens)
+    })?;
+    require((1..=plan.limits.max_seqs).contains(&program.max_seqs), here, || {
+        format!("max_seqs {} is not in 1..={}", program.max_seqs, plan.limits.max_seqs)
+    })?;
+    require(program.arena_bytes <= MAX_BYTES, here, || {
+        format!("an arena of {} bytes is too large", program.arena_bytes)
+    })?;
+    for block in &program.blocks {
+        check_block(plan, program, block, place)?;
+    }
+    for (index, call) in program.calls.iter().enumerate() {
+        check_call(plan, program, call, &format!("{place}, call {index}"))?;
+    }
+    Ok(())
+}
+
+fn check_block(plan: &Plan, program: &Program, block: &Block, place: &str) -> Result<(), PlanFault> {
+    for (index, launch) in block.launches.iter().enumerate() {
+        let here = || format!("{place}, block `{}`, launch {index} ({})", block.name, launch.op);
+        in_range("kernel", launch.kernel, plan.kernels.len(), here)?;
+        for arg in &launch.args {
+            match *arg {
+                Arg::Arena(offset) => require(offset < program.arena_bytes, here, || {
+                    format!("offset {offset} is past the arena of {} bytes", program.arena_bytes)
+                })?,
+                Arg::Table(table) => in_range("table", table, plan.tables.len(), here)?,
+                // Which weights and states there are depends on the call.
+                Arg::Weight(_) | Arg::State(_) | Arg::Step(_) | Arg::Logits | Arg::Next => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_call(plan: &Plan, program: &Program, call: &Call, place: &str) -> Result<(), PlanFault> {
+    let here = || place.to_owned();
+    in_range("block", call.block, program.blocks.len(), here)?;
+    for weight in &call.weights {
+        in_range("weight", *weight, plan.weights.len(), here)?;
+    }
+    for state in &call.states {
+        in_range("state", *state, plan.states.len(), here)?;
+    }
+    let block = &program.blocks[call.block];
+    for arg in block.launches.iter().flat_map(|launch| &launch.args) {
+        match *arg {
+            Arg::Weight(n) => in_range("bound weight", n, call.weights.len(), here)?,
+            Arg::State(n) => in_range("bound state", n, call.states.len(), here)?,
+            Arg::Arena(_) | Arg::Table(_) | Arg::Step(_) | Arg::Logits | Arg::Next => {}
+        }
+    }
+    Ok(())
+}
+
+fn in_range(what: &str, index: usize, count: usize, place: impl FnOnce() -> String) -> Result<(), PlanFault> {
+    require(index < count, place, || format!("{what} {index}, of which there are {count}"))
+}

@@ -1,0 +1,254 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::write::pack;
+use super::*;
+use crate::plan::{Arg, Block, Call, Kernel, Launch, Phase, Placement, Program, State, StateUnit, Weight};
+use crate::rope::RopeTable;
+use crate::step::StepInput;
+
+fn program(phase: Phase) -> Program {
+    Program {
+        phase,
+        max_tokens: 8,
+        max_seqs: 2,
+        arena_bytes: 256,
+        blocks: vec![Block {
+            name: "embed".to_owned(),
+            launches: vec![Launch {
+                kernel: 0,
+                op: "embed".to_owned(),
+                args: vec![
+                    Arg::Weight(0),
+                    Arg::Step(StepInput::Tokens),
+                    Arg::Arena(64),
+                    Arg::State(0),
+                    Arg::Table(0),
+                ],
+            }],
+        }],
+        calls: vec![Call { block: 0, layer: None, weights: vec![0], states: vec![0] }],
+    }
+}
+
+fn plan() -> Plan {
+    Plan {
+        target: "x86-64-v3".to_owned(),
+        limits: Limits { vocab: 32, max_context: 64, max_seqs: 2, chunk: 8 },
+        kernels: vec![Kernel { symbol: "k0".to_owned(), what: "embed".to_owned() }],
+        weights: vec![Weight {
+            names: vec!["embed".to_owned()],
+            shape: vec![32, 16],
+            placement: Placement::InPlace(Dtype::Bf16),
+        }],
+        states: vec![State {
+            name: "layers.0.ssm".to_owned(),
+            per: StateUnit::Slot,
+            dtype: Dtype::F32,
+            shape: vec![4, 4],
+        }],
+        tables: vec![RopeTable { theta: 1e4, head_dim: 8, positions: 64, scaling: None }],
+        programs: vec![program(Phase::Decode), program(Phase::Prefill)],
+    }
+}
+
+fn contents() -> Contents {
+    Contents {
+        model: "tiny".to_owned(),
+        compiler: "nemoc 0.1.0".to_owned(),
+        weights: Dtype::Bf16,
+        activations: Dtype::Bf16,
+        model_toml: "name = \"tiny\"\n".to_owned(),
+        targets: vec![TargetContents {
+            name: "x86-64-v3".to_owned(),
+            cpu_features: vec!["avx2".to_owned(), "fma".to_owned()],
+            plan: plan(),
+            object: (0..=255).collect(),
+            fused: vec![("decode".to_owned(), "block embed {}\n".to_owned())],
+        }],
+    }
+}
+
+fn open(bytes: Vec<u8>) -> Result<Artifact, ArtifactError> {
+    Artifact::from_bytes(Path::new("out.nemo"), bytes)
+}
+
+/// The error of opening, or of reading the target.
+fn message(bytes: Vec<u8>) -> String {
+    match open(bytes).and_then(|artifact| artifact.target("x86-64-v3").map(|_| ())) {
+        Ok(()) => "no error".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let artifact = open(to_bytes(&contents()).unwrap()).unwrap();
+    assert_eq!(artifact.manifest().model, "tiny");
+    assert_eq!(artifact.model_toml().unwrap(), "name = \"tiny\"\n");
+    let target = artifact.target("x86-64-v3").unwrap();
+    assert_eq!(target.plan, plan());
+    assert_eq!(target.object, (0..=255).collect::<Vec<u8>>());
+    assert_eq!(artifact.entry("fused/x86-64-v3/decode.txt").unwrap(), b"block embed {}\n");
+    let names: Vec<_> = artifact.entries().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(names.len(), 5);
+}
+
+#[test]
+fn same_contents_same_bytes_and_aligned_data() {
+    let bytes = to_bytes(&contents()).unwrap();
+    assert_eq!(bytes, to_bytes(&contents()).unwrap());
+    let artifact = open(bytes).unwrap();
+    for (name, _) in artifact.entries() {
+        let offset = artifact.entry(name).unwrap().as_ptr() as usize - artifact.bytes_start();
+        assert_eq!(offset % 64, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_file_on_disk() {
+    let dir = std::env::temp_dir().join(format!("nemo-artifact-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join("a.nemo");
+    write(&path, &contents()).unwrap();
+    assert!(Artifact::open(&path).is_ok());
+    let absent = Artifact::open(&dir.join("b.nemo")).unwrap_err().to_string();
+    assert!(absent.contains("b.nemo") && absent.contains("cannot read"), "{absent}");
+    std::fs::remove_dir_all(&dir).unwrap();
+}
+
+#[test]
+fn a_flipped_byte_names_its_entry() {
+    let bytes = to_bytes(&contents()).unwrap();
+    let artifact = open(bytes.clone()).unwrap();
+    let offset = artifact.entry("kernels/x86-64-v3.o").unwrap().as_ptr() as usize - artifact.bytes_start();
+    let mut damaged = bytes;
+    damaged[offset + 3] ^= 1;
+    let message = message(damaged);
+    assert!(message.contains("`kernels/x86-64-v3.o`: blake3 is"), "{message}");
+    assert!(message.contains("wants"), "{message}");
+}
+
+#[test]
+fn not_a_zip_and_truncated() {
+    assert!(message(b"hello".to_vec()).contains("not a nemoc artifact"));
+    let mut bytes = to_bytes(&contents()).unwrap();
+    bytes.truncate(bytes.len() - 40);
+    assert!(message(bytes).contains("damaged or truncated"));
+}
+
+#[test]
+fn a_newer_format_says_so_before_anything_else() {
+    let manifest = br#"{"format": 7, "shape": "unknown"}"#.to_vec();
+    let message = message(pack(&[(MANIFEST.to_owned(), manifest)]).unwrap());
+    assert!(message.contains("has format 7, this runtime reads up to 1"), "{message}");
+}
+
+#[test]
+fn a_missing_target_lists_those_there_are() {
+    let artifact = open(to_bytes(&contents()).unwrap()).unwrap();
+    let message = artifact.target("sm_90").unwrap_err().to_string();
+    assert_eq!(message, "artifact `out.nemo` has no target `sm_90`; it has `x86-64-v3`");
+}
+
+#[test]
+fn entries_come_with_digests_and_digests_with_entries() {
+    let good = open(to_bytes(&contents()).unwrap()).unwrap();
+    let mut entries: Vec<(String, Vec<u8>)> =
+        good.entries().map(|(name, _)| (name.to_owned(), good.entry(name).unwrap().to_vec())).collect();
+    entries.push(("extra".to_owned(), vec![1]));
+    assert!(message(pack(&entries).unwrap()).contains("no digest"));
+    entries.retain(|(name, _)| name != "extra" && name != MODEL);
+    assert!(message(pack(&entries).unwrap()).contains("no entry `model.toml`; it has"));
+    entries.retain(|(name, _)| name != MANIFEST);
+    assert!(message(pack(&entries).unwrap()).contains("no entry `manifest.json`"));
+}
+
+#[test]
+fn names_that_are_no_names_are_refused() {
+    let mut bad = contents();
+    bad.targets[0].name = "../x".to_owned();
+    assert!(to_bytes(&bad).unwrap_err().to_string().contains("`../x` cannot be part"));
+    let mut twice = contents();
+    twice.targets.push(twice.targets[0].clone());
+    assert!(to_bytes(&twice).unwrap_err().to_string().contains("is there twice"));
+    let mut other = contents();
+    other.targets[0].plan.target = "sm_90".to_owned();
+    assert!(to_bytes(&other).unwrap_err().to_string().contains("is for `sm_90`"));
+}
+
+#[test]
+fn plan_faults_name_their_place() {
+    type Damage = fn(&mut Plan);
+    let cases: &[(Damage, &str)] = &[
+        (|plan| plan.limits.vocab = 0, "limits.vocab: 0 is not in"),
+        (|plan| plan.kernels[0].symbol.clear(), "kernels[0]: it has no symbol"),
+        (|plan| plan.weights[0].names.clear(), "weights[0]: it has no name"),
+        (|plan| plan.weights[0].shape = vec![u64::MAX, 2], "is too large"),
+        (|plan| plan.states[0].shape[1] = 0, "state `layers.0.ssm`: shape [4, 0] has an extent of 0"),
+        (|plan| plan.tables[0].positions = 8, "tables[0]: 8 positions are fewer than max_context 64"),
+        (|plan| plan.tables[0].head_dim = 7, "tables[0]: head_dim 7"),
+        (|plan| plan.tables[0].theta = f64::NAN, "tables[0]: theta"),
+        (|plan| plan.programs.truncate(1), "programs: there is no prefill program"),
+        (|plan| plan.programs[0].phase = Phase::Prefill, "program `prefill`: it is there twice"),
+        (|plan| plan.programs[1].max_tokens = 0, "max_tokens 0"),
+        (|plan| plan.programs[1].max_seqs = 3, "max_seqs 3"),
+        (|plan| plan.programs[1].arena_bytes = 64, "offset 64 is past the arena of 64 bytes"),
+        (|plan| plan.programs[1].arena_bytes = u64::MAX, "is too large"),
+        (|plan| plan.programs[1].blocks[0].launches[0].kernel = 1, "kernel 1, of which there are 1"),
+        (|plan| plan.tables.clear(), "table 0, of which there are 0"),
+        (|plan| plan.programs[1].calls[0].block = 5, "program `prefill`, call 0: block 5"),
+        (|plan| plan.programs[1].calls[0].weights[0] = 5, "weight 5"),
+        (|plan| plan.programs[1].calls[0].weights.clear(), "bound weight 0"),
+        (|plan| plan.programs[1].calls[0].states[0] = 5, "state 5"),
+        (|plan| plan.programs[1].calls[0].states.clear(), "bound state 0"),
+    ];
+    validate(&plan()).unwrap();
+    for (damage, wanted) in cases {
+        let mut plan = plan();
+        damage(&mut plan);
+        let message = validate(&plan).unwrap_err().to_string();
+        assert!(message.contains(wanted), "wanted {wanted:?}, got {message:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+        let mut zip = b"PK\x03\x04".to_vec();
+        zip.extend(&bytes);
+        let _ = message(bytes);
+        let _ = message(zip);
+    }
+
+    #[test]
+    fn no_damage_goes_unnoticed_or_panics(at in any::<prop::sample::Index>(), flip in 1u8..) {
+        let good = to_bytes(&contents()).unwrap();
+        let artifact = open(good.clone()).unwrap();
+        let data: Vec<_> = artifact.entries().map(|(name, _)| artifact.entry(name).unwrap().as_ptr_range()).collect();
+        let mut bytes = good;
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        let address = artifact.bytes_start() + at;
+        let inside = data.iter().any(|range| (range.start as usize..range.end as usize).contains(&address));
+        let refused = message(bytes) != "no error";
+        // Bytes of the zip's own records (padding, times) may change nothing that matters.
+        prop_assert!(refused || !inside || artifact_manifest_only(&artifact, address));
+    }
+
+    #[test]
+    fn truncation_is_noticed(at in any::<prop::sample::Index>()) {
+        let mut bytes = to_bytes(&contents()).unwrap();
+        bytes.truncate(at.index(bytes.len()));
+        prop_assert!(message(bytes) != "no error");
+    }
+}
+
+/// The manifest has no digest of its own: a changed letter in the compiler's name goes unnoticed.
+fn artifact_manifest_only(artifact: &Artifact, address: usize) -> bool {
+    let range = artifact.entry(MANIFEST).unwrap().as_ptr_range();
+    (range.start as usize..range.end as usize).contains(&address)
+}
