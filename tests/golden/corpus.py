@@ -166,6 +166,24 @@ CHAT_CASES = {
     ],
 }
 
+# For the Nano 2 template only.
+REOPENED_CASE = [
+    {"role": "user", "content": "What is 2+2?"},
+    {"role": "assistant", "content": "Two and two.\n</think>\n\n"},
+]
+TOOLS_CASE = [{"role": "system", "content": "Use tools. /no_think"}, {"role": "user", "content": "Is it wet in Köln?"}]
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Rain <now> & later, in °C & mm; it's \"exact\".",
+            "parameters": {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]},
+        },
+    },
+    {"type": "function", "function": {"name": "clock", "description": "", "parameters": {}}},
+]
+
 
 def tokenizer_corpus() -> list[str]:
     """Text for BPE training; the recited passages count most, so that they become short."""

@@ -346,15 +346,23 @@ def make_recitals(folder: Path) -> None:
 # --- text fixtures -----------------------------------------------------------------------------------------------
 
 
+def rendered(tokenizer, fixture: str, label: str, messages: list[dict], tools: list[dict] | None = None) -> dict:
+    """One conversation as the chat template writes it, with its ids (no further BOS)."""
+    text = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    case = {"fixture": fixture, "name": label, "messages": messages, "rendered": text, "ids": ids}
+    return {**case, "tools": tools} if tools else case
+
+
 def make_chat(out: Path) -> None:
     """chat.json: message lists with the rendering of both families."""
     cases = []
     for name in ("hybrid", "llama"):
         tokenizer = AutoTokenizer.from_pretrained(out / name)
-        for label, messages in corpus.CHAT_CASES.items():
-            text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            cases.append({"fixture": name, "name": label, "messages": messages, "rendered": text, "ids": ids})
+        cases += [rendered(tokenizer, name, label, messages) for label, messages in corpus.CHAT_CASES.items()]
+        if name == "hybrid":
+            cases.append(rendered(tokenizer, name, "reopened answer", corpus.REOPENED_CASE))
+            cases.append(rendered(tokenizer, name, "tools", corpus.TOOLS_CASE, corpus.TOOLS))
     write_json(out / "chat.json", cases)
 
 
