@@ -1,7 +1,7 @@
 //! Rules that a model keeps, wherever it was described. A problem names a key of the model file; the readers translate
 //! that to a place in their source.
 
-use crate::model::{Attention, Ffn, Llama3Scaling, Mamba2, Mixer, Part, QkNorm, Rope};
+use crate::model::{Attention, Ffn, Llama3Scaling, Mamba2, Mixer, Model, Part, QkNorm, Rope};
 
 /// Largest dimension, head product or vocabulary: no tensor's element count then comes near 2^63.
 pub(crate) const MAX_DIM: u64 = 1 << 24;
@@ -82,6 +82,36 @@ pub(crate) fn is_identifier(name: &str) -> bool {
 /// Whether a text may be a model name: it becomes part of file names.
 pub(crate) fn is_model_name(name: &str) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+}
+
+/// All rules, for a model that did not come from a model file.
+pub(crate) fn model(model: &Model) -> Vec<Problem> {
+    let mut found: Vec<Problem> = [
+        count("hidden", model.hidden, MAX_DIM),
+        count("vocab", model.vocab, MAX_DIM),
+        count("max_context", model.max_context, MAX_CONTEXT),
+        count("layers", model.layers.len() as u64, MAX_LAYERS),
+        eps("norm eps", model.head.norm.eps),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    for token in model.bos.iter().chain(&model.eos) {
+        if u64::from(*token) >= model.vocab {
+            let message = format!("token {token} is outside the vocabulary of {}", model.vocab);
+            found.push(Problem::new("eos", message));
+        }
+    }
+    for one in model.blocks.iter().flat_map(|block| &block.parts) {
+        found.extend(eps("norm eps", one.norm.eps));
+        found.extend(part(one));
+        if let Mixer::Attention(attention) = &one.mixer {
+            found.extend(attention.rope.iter().flat_map(rope));
+            found.extend(attention.rope.iter().filter_map(|rope| rope.scaling.as_ref()).flat_map(llama3));
+            found.extend(attention.qk_norm.iter().flat_map(qk_norm));
+        }
+    }
+    found
 }
 
 /// The rules of one part, except those of nested tables.
