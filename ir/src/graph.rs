@@ -1,5 +1,8 @@
 //! The graph IR: a program is a list of calls to blocks; a block is a DAG of ops over typed values.
 
+use std::collections::BTreeSet;
+
+use petgraph::Direction::Incoming;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 use thiserror::Error;
@@ -11,7 +14,7 @@ use crate::step::StepInput;
 use crate::types::{Dim, Dtype, Symbol, Type};
 
 /// One phase of a model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Program {
     /// Which phase.
     pub phase: Phase,
@@ -106,7 +109,7 @@ impl Block {
     pub fn operands(&self, node: NodeIndex) -> Vec<Value> {
         let mut operands: Vec<_> = self
             .graph
-            .edges_directed(node, petgraph::Direction::Incoming)
+            .edges_directed(node, Incoming)
             .map(|edge| (edge.weight().operand, Value { node: edge.source(), result: edge.weight().result }))
             .collect();
         operands.sort_unstable_by_key(|(operand, _)| *operand);
@@ -123,6 +126,65 @@ impl Block {
         }
     }
 
+    /// Nodes with every operand before its user, otherwise in order of definition. In a cyclic graph (which
+    /// the verifier refuses) the nodes on and behind a cycle are left out.
+    pub fn order(&self) -> Vec<NodeIndex> {
+        let mut missing: Vec<usize> =
+            self.graph.node_indices().map(|node| self.graph.edges_directed(node, Incoming).count()).collect();
+        let mut ready: BTreeSet<NodeIndex> =
+            self.graph.node_indices().filter(|node| missing[node.index()] == 0).collect();
+        let mut order = Vec::with_capacity(missing.len());
+        while let Some(node) = ready.pop_first() {
+            order.push(node);
+            for edge in self.graph.edges(node) {
+                let left = &mut missing[edge.target().index()];
+                *left -= 1;
+                if *left == 0 {
+                    ready.insert(edge.target());
+                }
+            }
+        }
+        order
+    }
+
+    /// How many results a node has.
+    pub fn result_count(&self, node: NodeIndex) -> usize {
+        match &self.graph[node] {
+            Node::Op { results, .. } => results.len(),
+            _ => 1,
+        }
+    }
+
+    /// Who takes a value: the op, and which of its operands as given.
+    pub fn users(&self, value: Value) -> impl Iterator<Item = (NodeIndex, usize)> {
+        self.graph
+            .edges(value.node)
+            .filter(move |edge| edge.weight().result == value.result)
+            .map(|edge| (edge.target(), edge.weight().operand))
+    }
+
+    /// The values that supersede a state value: one a writing consumer, so at most one in a legal block.
+    pub fn successors(&self, state: Value) -> impl Iterator<Item = Value> {
+        self.users(state).filter_map(|(node, operand)| {
+            let Node::Op { op, .. } = &self.graph[node] else { return None };
+            let place = *op.places(self.operands(node).len())?.get(operand)?;
+            Some(Value { node, result: op.state_result(place)? })
+        })
+    }
+
+    /// The last value of a state: what the block leaves.
+    pub fn final_state(&self, state: NodeIndex) -> Value {
+        let mut value = Value { node: state, result: 0 };
+        // A chain is no longer than there are nodes, whatever the graph.
+        for _ in 0..self.graph.node_count() {
+            match self.successors(value).next() {
+                Some(next) => value = next,
+                None => break,
+            }
+        }
+        value
+    }
+
     /// The weights in order of definition: name and type.
     pub fn weights(&self) -> impl Iterator<Item = (NodeIndex, &str, &Type)> {
         self.graph.node_indices().filter_map(|index| match &self.graph[index] {
@@ -137,6 +199,53 @@ impl Block {
             Node::State { name, ty } => Some((index, name.as_str(), ty)),
             _ => None,
         })
+    }
+}
+
+/// Two blocks are equal when they have equal inputs, states, weights and ops in the same order and
+/// connect them alike. How the kinds of nodes are interleaved does not matter, nor when a step input or a
+/// table was first mentioned.
+impl PartialEq for Block {
+    fn eq(&self, other: &Self) -> bool {
+        let canonical = |block: &Self| {
+            let (order, place) = block.canonical_order();
+            let nodes = order.into_iter().map(|node| {
+                let operands: Vec<_> = block
+                    .operands(node)
+                    .iter()
+                    .map(|value| (place[value.node.index()], value.result))
+                    .collect();
+                (block.graph[node].clone(), operands)
+            });
+            let outputs: Vec<_> = block
+                .outputs
+                .iter()
+                .map(|(name, value)| (name.clone(), place.get(value.node.index()).copied(), value.result))
+                .collect();
+            (nodes.collect::<Vec<_>>(), outputs)
+        };
+        self.name == other.name && canonical(self) == canonical(other)
+    }
+}
+
+impl Block {
+    /// Nodes by kind and then in order of definition, and the place of each node in that list. Step
+    /// inputs are in the order of the contract.
+    fn canonical_order(&self) -> (Vec<NodeIndex>, Vec<usize>) {
+        let mut order: Vec<NodeIndex> = self.graph.node_indices().collect();
+        order.sort_by_key(|node| match &self.graph[*node] {
+            Node::Input { .. } => (0, None),
+            Node::State { .. } => (1, None),
+            Node::Weight { .. } => (2, None),
+            Node::Table(_) => (3, None),
+            Node::Step(input) => (4, Some(*input)),
+            Node::Op { .. } => (5, None),
+        });
+        let mut place = vec![0; order.len()];
+        for (index, node) in order.iter().enumerate() {
+            place[node.index()] = index;
+        }
+        (order, place)
     }
 }
 

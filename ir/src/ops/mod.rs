@@ -187,6 +187,31 @@ pub struct OpSpec {
     pub eval: crate::interp::Eval,
 }
 
+impl OpSpec {
+    /// For each of `given` operands its index in [`OpSpec::operands`]: optional weights are all there or
+    /// all left out. `None` when neither fits the number.
+    pub fn places(&self, given: usize) -> Option<Vec<usize>> {
+        let all = 0..self.operands.len();
+        if given == all.len() {
+            return Some(all.collect());
+        }
+        let required = |index: &usize| self.operands[*index].kind != OperandKind::OptionalWeight;
+        Some(all.filter(required).collect::<Vec<_>>()).filter(|places| places.len() == given)
+    }
+
+    /// The result that supersedes the state in operand `index` of the table: the one of the operand's
+    /// name with a prime.
+    pub fn state_result(&self, index: usize) -> Option<usize> {
+        let operand = self.operands.get(index).filter(|operand| operand.kind == OperandKind::State)?;
+        self.results.iter().position(|(name, _)| name.strip_suffix('\'') == Some(operand.name))
+    }
+
+    /// The operand of the table whose state result `result` supersedes.
+    pub fn superseded(&self, result: usize) -> Option<usize> {
+        (0..self.operands.len()).find(|index| self.state_result(*index) == Some(result))
+    }
+}
+
 impl fmt::Debug for OpSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name)

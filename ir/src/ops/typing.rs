@@ -206,19 +206,15 @@ impl<'a> OpArgs<'a> {
 /// Aligns operands with the table's, leaving out optional weights when there are fewer.
 fn place_operands<'a>(op: Op, operands: &[&'a Type]) -> Result<Vec<Option<&'a Type>>, TypeError> {
     let total = op.operands.len();
-    let optional = op.operands.iter().filter(|o| o.kind == OperandKind::OptionalWeight).count();
-    let full = operands.len() == total;
-    if !full && operands.len() != total - optional {
+    let Some(places) = op.places(operands.len()) else {
+        let optional = op.operands.iter().filter(|o| o.kind == OperandKind::OptionalWeight).count();
         let wanted =
             if optional == 0 { total.to_string() } else { format!("{} or {total}", total - optional) };
         return Err(TypeError::Arity { op: op.name, wanted, found: operands.len() });
+    };
+    let mut placed = vec![None; total];
+    for (place, ty) in places.into_iter().zip(operands) {
+        placed[place] = Some(*ty);
     }
-    let mut rest = operands.iter();
-    Ok(op
-        .operands
-        .iter()
-        .map(
-            |spec| if full || spec.kind != OperandKind::OptionalWeight { rest.next().copied() } else { None },
-        )
-        .collect())
+    Ok(placed)
 }

@@ -1,0 +1,66 @@
+//! Where a step begins and ends: embedding, row selection, sampling.
+
+use super::args::{EvalArgs, EvalError};
+use super::sample::{Sampling, draw, uniform};
+use super::tensor::Tensor;
+
+/// `embed` of the op table. A negative token id, which padded rows carry, gives a row of zeros.
+///
+/// # Errors
+/// [`EvalError::Token`].
+pub fn embed(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
+    let table = args.matrix("table");
+    let tokens = args.ints("tokens");
+    let mut y = Vec::with_capacity(tokens.len() * table.width);
+    for (row, token) in tokens.iter().enumerate() {
+        match usize::try_from(*token) {
+            Ok(id) if id < table.rows => y.extend(table.row(id)),
+            Ok(_) => return Err(EvalError::Token { token: *token, row, vocab: table.rows }),
+            Err(_) => y.extend(std::iter::repeat_n(0.0, table.width)),
+        }
+    }
+    Ok(vec![Tensor::real([tokens.len(), table.width], y)])
+}
+
+/// `gather_rows` of the op table.
+///
+/// # Errors
+/// None.
+pub fn gather_rows(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
+    let x = args.matrix("x");
+    let rows = args.ints("rows");
+    let y = rows.iter().flat_map(|row| x.row(*row as usize)).copied().collect();
+    Ok(vec![Tensor::real([rows.len(), x.width], y)])
+}
+
+/// `sample` of the op table.
+///
+/// # Errors
+/// None.
+pub fn sample(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
+    let logits = args.matrix("logits");
+    let rows = args.ints("rows");
+    let sequences = args.sequence_rows();
+    let mut next = Vec::with_capacity(sequences.len());
+    for (r, sequence) in sequences.iter().enumerate() {
+        let forced = args.ints("forced")[r];
+        let last = rows.iter().rposition(|row| sequence.contains(&(*row as usize)));
+        next.push(match last {
+            _ if forced >= 0 => forced,
+            None => -1,
+            Some(l) => {
+                let sampling = Sampling {
+                    temperature: args.real("temperature")[r],
+                    top_k: usize::try_from(args.ints("top_k")[r]).unwrap_or(0),
+                    top_p: args.real("top_p")[r],
+                    min_p: args.real("min_p")[r],
+                };
+                let seed = &args.ints("seed")[2 * r..];
+                let position = args.ints("positions")[rows[l] as usize] as u32;
+                let u = uniform([seed[0] as u32, seed[1] as u32], position);
+                draw(logits.row(l), sampling, u) as i32
+            }
+        });
+    }
+    Ok(vec![Tensor::int([sequences.len()], next)])
+}
