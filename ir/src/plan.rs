@@ -104,7 +104,7 @@ pub struct State {
     pub per: StateUnit,
     /// Element type.
     pub dtype: Dtype,
-    /// Shape of one unit: `[heads, head_dim, state]`, `[conv - 1, channels]` or `[2, kv_heads, 64, head_dim]`.
+    /// Shape of one unit: `[heads, state, head_dim]`, `[conv - 1, channels]` or `[2, kv_heads, 64, head_dim]`.
     pub shape: Vec<u64>,
 }
 

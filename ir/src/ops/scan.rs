@@ -16,7 +16,7 @@ const SCAN_OPERANDS: &[Operand] = &[
     value("c", "float[T, groups * state]"),
     weight("a_log", "f32[heads]"),
     weight("d", "f32[heads]"),
-    state("ssm", "f32[S, heads, head_dim, state]"),
+    state("ssm", "f32[S, heads, state, head_dim]"),
     step(StepInput::SeqStart),
     step(StepInput::SlotIn),
     step(StepInput::SlotOut),
@@ -114,7 +114,7 @@ fn infer_scan(args: &OpArgs<'_>) -> Result<Vec<Type>, TypeError> {
     for name in ["a_log", "d"] {
         args.expect(name, &Type::new(Dtype::F32, [heads.into()]))?;
     }
-    let state_shape = [Symbol::S.into(), heads.into(), (inner / heads).into(), (bc_width / groups).into()];
+    let state_shape = [Symbol::S.into(), heads.into(), (bc_width / groups).into(), (inner / heads).into()];
     args.expect("ssm", &Type::new(Dtype::F32, state_shape))?;
     Ok(vec![Type::new(args.dtype(), [rows, inner.into()]), args.ty("ssm").clone()])
 }
