@@ -40,7 +40,8 @@ pub(crate) fn count(key: &'static str, value: u64, max: u64) -> Option<Problem> 
 
 fn product(key: &'static str, what: &str, a: u64, b: u64) -> Option<Problem> {
     let value = a.saturating_mul(b);
-    (value > MAX_DIM)
+    // A factor that is too large by itself has been reported.
+    (value > MAX_DIM && a <= MAX_DIM && b <= MAX_DIM)
         .then(|| Problem::new(key, format!("{what} would be {value} wide; at most {MAX_DIM} is supported")))
 }
 

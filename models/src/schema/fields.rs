@@ -3,7 +3,7 @@
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use crate::diagnostic::{Sink, Span, suggest};
+use crate::diagnostic::{Sink, Span, near, suggest};
 use crate::validate::Problem;
 
 /// A value with its place.
@@ -18,7 +18,7 @@ pub(crate) trait Read<'a>: Sized {
 }
 
 impl<'a> Read<'a> for u64 {
-    const EXPECTED: &'static str = "a whole number";
+    const EXPECTED: &'static str = "a natural number";
     fn read(value: &'a Value<'a>) -> Option<Self> {
         match value.get_ref() {
             DeValue::Integer(number) => Self::from_str_radix(number.as_str(), number.radix()).ok(),
@@ -89,8 +89,11 @@ impl<'a> Read<'a> for &'a Value<'a> {
 pub(crate) fn read<'a, T: Read<'a>>(sink: &mut Sink<'_>, key: &str, value: &'a Value<'a>) -> Option<T> {
     let read = T::read(value);
     if read.is_none() {
-        let found = value.get_ref().type_str();
-        sink.error(&value.span(), format!("`{key}` must be {}, not this {found}", T::EXPECTED));
+        let found = match value.get_ref() {
+            DeValue::Integer(number) => number.to_string(),
+            other => format!("this {}", other.type_str()),
+        };
+        sink.error(&value.span(), format!("`{key}` must be {}, not {found}", T::EXPECTED));
     }
     read
 }
@@ -129,10 +132,15 @@ impl<'a> Fields<'a> {
         Self { what: what.into(), header, entries: entries(table), asked: Vec::new() }
     }
 
-    fn entry(&mut self, key: &'static str) -> Option<&Entry<'a>> {
+    /// Makes a key a known one without reading it.
+    pub(crate) fn know(&mut self, key: &'static str) {
         if !self.asked.contains(&key) {
             self.asked.push(key);
         }
+    }
+
+    fn entry(&mut self, key: &'static str) -> Option<&Entry<'a>> {
+        self.know(key);
         self.entries.iter().find(|entry| entry.key == key)
     }
 
@@ -144,10 +152,20 @@ impl<'a> Fields<'a> {
 
     /// A key that must be there.
     pub(crate) fn need<T: Read<'a>>(&mut self, sink: &mut Sink<'_>, key: &'static str) -> Option<T> {
+        self.need_as(sink, key, T::EXPECTED)
+    }
+
+    /// A key that must be there, with words of its own for what it holds.
+    pub(crate) fn need_as<T: Read<'a>>(
+        &mut self,
+        sink: &mut Sink<'_>,
+        key: &'static str,
+        expected: &str,
+    ) -> Option<T> {
         match self.entry(key).map(|entry| entry.value) {
             Some(value) => read(sink, key, value),
             None => {
-                self.missing(sink, key, T::EXPECTED);
+                self.missing(sink, key, expected);
                 None
             }
         }
@@ -190,8 +208,9 @@ impl<'a> Fields<'a> {
         self.entries.iter().any(|entry| entry.key == key)
     }
 
+    /// Reports broken rules. A key that is not written here has its value from elsewhere, where it was judged.
     pub(crate) fn report(&self, sink: &mut Sink<'_>, problems: impl IntoIterator<Item = Problem>) {
-        for problem in problems {
+        for problem in problems.into_iter().filter(|problem| self.has(problem.key)) {
             sink.error_with_help(&self.span(problem.key), problem.message, problem.help);
         }
     }
@@ -200,9 +219,10 @@ impl<'a> Fields<'a> {
     pub(crate) fn finish(self, sink: &mut Sink<'_>) {
         for entry in &self.entries {
             if !self.asked.contains(&entry.key) {
-                let free = self.asked.iter().copied().filter(|known| !self.has(known));
                 let message = format!("unknown key `{}` in {}", entry.key, self.what);
-                sink.error_with_help(&entry.key_span, message, suggest(entry.key, free));
+                let free = self.asked.iter().copied().filter(|known| !self.has(known));
+                let help = near(entry.key, self.asked.iter().copied()).or_else(|| suggest(entry.key, free));
+                sink.error_with_help(&entry.key_span, message, help);
             }
         }
     }

@@ -130,6 +130,7 @@ pub(crate) fn read_layers<'a>(
     let overrides = table.get::<&DeArray<'a>>(sink, "overrides");
     let mut changes = Vec::new();
     let count = count.filter(|_| usable).and_then(|count| usize::try_from(count).ok());
+    let both = pattern.is_some() && runs.is_some();
     let mut slots = match (count, pattern, runs) {
         (None, ..) => None,
         (_, Some(_), Some(_)) => {
@@ -170,9 +171,10 @@ pub(crate) fn read_layers<'a>(
 
     let mut resolver = Resolver { library, changes: &changes, defaults, blocks: Vec::new(), used: vec![] };
     let resolved = slots.map(|slots| resolver.resolve(sink, &slots));
-    // Parts that no layer uses are judged as they stand.
+    // Parts that no layer uses are judged as they stand, unless some layer was meant to complete them.
     for (index, (_, fields)) in library.parts.iter().enumerate() {
-        if !resolver.used.contains(&index) {
+        let changed = changes.iter().any(|change| change.part == index);
+        if !resolver.used.contains(&index) && !changed && !both {
             parts::part(sink, fields.clone(), defaults);
         }
     }

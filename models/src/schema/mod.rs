@@ -135,7 +135,7 @@ fn token(sink: &mut Sink<'_>, key: &str, value: &Value<'_>, vocab: Option<u64>) 
 }
 
 fn eos(sink: &mut Sink<'_>, top: &mut Fields<'_>, vocab: Option<u64>) -> Option<Vec<u32>> {
-    let value: &Value<'_> = top.need(sink, "eos")?;
+    let value: &Value<'_> = top.need_as(sink, "eos", "a token id or a list of them")?;
     match value.get_ref() {
         DeValue::Array(list) => list.iter().map(|value| token(sink, "eos", value, vocab)).collect(),
         _ => token(sink, "eos", value, vocab).map(|token| vec![token]),
@@ -145,20 +145,16 @@ fn eos(sink: &mut Sink<'_>, top: &mut Fields<'_>, vocab: Option<u64>) -> Option<
 fn head(sink: &mut Sink<'_>, mut table: Fields<'_>, defaults: Defaults) -> Option<Head> {
     let norm = parts::norm(sink, &mut table, "norm", defaults);
     let tied = table.get(sink, "tied").unwrap_or(false);
+    table.know("tensor");
     let tensor = match (tied, table.has("tensor")) {
         (true, true) => {
             sink.error(&table.span("tied"), "a tied head has no `tensor` of its own");
             None
         }
-        (true, false) => {
-            // Asked for all the same, so that it counts as a known key.
-            let _: Option<&str> = table.get(sink, "tensor");
-            Some(None)
-        }
+        (true, false) => Some(None),
         (false, true) => parts::tensor(sink, &mut table, "tensor").map(Some),
         (false, false) => {
             table.missing(sink, "tensor", "a string (or `tied = true`)");
-            let _: Option<&str> = table.get(sink, "tensor");
             None
         }
     };

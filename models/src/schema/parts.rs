@@ -35,7 +35,7 @@ pub(crate) fn norm(
     key: &'static str,
     defaults: Defaults,
 ) -> Option<Norm> {
-    let value: &Value<'_> = fields.need(sink, key)?;
+    let value: &Value<'_> = fields.need_as(sink, key, "the name of its weight")?;
     let (eps, tensor) = if matches!(value.get_ref(), DeValue::Table(_)) {
         let mut nested = fields.table(sink, key)?;
         let tensor = tensor(sink, &mut nested, "tensor");
@@ -212,8 +212,7 @@ fn mamba2(sink: &mut Sink<'_>, fields: &mut Fields<'_>, defaults: Defaults) -> O
 
 fn dt_limit(sink: &mut Sink<'_>, fields: &mut Fields<'_>) -> Option<(f64, f64)> {
     if !fields.has("dt_limit") {
-        // Asked for all the same, so that it counts as a known key.
-        let _: Option<&DeArray<'_>> = fields.get(sink, "dt_limit");
+        fields.know("dt_limit");
         return Some((0.0, f64::INFINITY));
     }
     let limits: &DeArray<'_> = fields.get(sink, "dt_limit")?;
@@ -228,8 +227,8 @@ fn dt_limit(sink: &mut Sink<'_>, fields: &mut Fields<'_>) -> Option<(f64, f64)> 
 fn ffn(sink: &mut Sink<'_>, fields: &mut Fields<'_>, defaults: Defaults) -> Option<Ffn> {
     let width = width(sink, fields, defaults);
     let Some(activation) = activation(sink, fields) else {
-        // Which tensors there are depends on it; asking for them makes the key a known one.
-        let _: Option<&Value<'_>> = fields.get(sink, "tensors");
+        // Which tensors there are depends on it.
+        fields.know("tensors");
         return None;
     };
     let (gate, up, down) = if activation.gated() {
@@ -257,7 +256,7 @@ fn width(sink: &mut Sink<'_>, fields: &mut Fields<'_>, defaults: Defaults) -> Op
     let mult: Option<f64> = fields.get(sink, "ffn_mult");
     if !fields.has("ffn_mult") {
         if !fields.has("width") {
-            fields.missing(sink, "width", "a whole number (or `ffn_mult`, a number)");
+            fields.missing(sink, "width", "a natural number (or `ffn_mult`, a number)");
         }
         return fields.get(sink, "width");
     }
@@ -283,7 +282,8 @@ fn roles<const N: usize>(
     fields: &mut Fields<'_>,
     roles: [&'static str; N],
 ) -> [Option<String>; N] {
-    let Some(value) = fields.need::<&Value<'_>>(sink, "tensors") else {
+    let Some(value) = fields.need_as::<&Value<'_>>(sink, "tensors", "a template of names or a table of them")
+    else {
         return roles.map(|_| None);
     };
     let DeValue::String(template) = value.get_ref() else {
