@@ -20,6 +20,11 @@ impl Layout {
         let row_stride = ty.width().unwrap_or(1);
         Self { ty, row_stride }
     }
+
+    /// Element type.
+    pub fn dtype(&self) -> Dtype {
+        self.ty.dtype
+    }
 }
 
 /// One kernel: an op whose shapes are fixed but for `T`, `R`, `L` and `P`.

@@ -1,1 +1,2 @@
-//! Placeholder.
+//! RoPE, KV cache, attention.
+pub(crate) mod host;

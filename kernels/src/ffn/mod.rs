@@ -1,1 +1,2 @@
-//! Placeholder.
+//! Activations of the feed-forward layers.
+pub(crate) mod host;

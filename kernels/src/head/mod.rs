@@ -1,1 +1,2 @@
-//! Placeholder.
+//! Embedding, row selection, sampling.
+pub(crate) mod host;

@@ -1,12 +1,23 @@
 //! Vector code for x86-64.
 //!
 //! A kernel is `void(ptr args, ptr dims, i32 thread, i32 threads)`: `args` points to the pointers of
-//! [`KernelSpec`], `dims` to a [`nemo_ir::step::StepDims`], and the call does the share of `thread`.
+//! [`crate::spec::KernelSpec`], `dims` to a [`nemo_ir::step::StepDims`], and the call does the share of `thread`.
+
+mod control;
+mod elementwise;
+mod emit;
+mod math;
+mod memory;
+mod object;
+mod pointer;
+mod share;
 
 use thiserror::Error;
 
-use crate::spec::KernelSpec;
-use crate::target::HostTarget;
+pub(crate) use emit::{Any, Emit, Float, Int, Lanes, Ptr};
+pub(crate) use share::Sequence;
+pub(crate) use object::Generator;
+pub use object::compile;
 
 /// Why an object could not be made.
 #[derive(Debug, Error)]
@@ -49,15 +60,3 @@ pub struct Listings {
     pub asm: bool,
 }
 
-/// Generates `(symbol, spec)` each and compiles them into one object.
-///
-/// # Errors
-/// [`HostError`].
-pub fn compile(
-    target: &HostTarget,
-    kernels: &[(String, KernelSpec)],
-    listings: Listings,
-) -> Result<Object, HostError> {
-    let _ = (target, kernels, listings);
-    Ok(Object::default())
-}

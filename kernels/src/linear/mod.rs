@@ -1,1 +1,2 @@
-//! Placeholder.
+//! Products with weights, and residual addition.
+pub(crate) mod host;

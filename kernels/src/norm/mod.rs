@@ -1,1 +1,2 @@
-//! Placeholder.
+//! RMSNorm and its gated, grouped form.
+pub(crate) mod host;

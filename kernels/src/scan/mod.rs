@@ -1,1 +1,2 @@
-//! Placeholder.
+//! Mamba-2: causal convolution, step sizes, state-space scan.
+pub(crate) mod host;

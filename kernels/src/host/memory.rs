@@ -1,0 +1,177 @@
+//! Loads and stores of generated code: elements of any dtype at element alignment, and scratch on the
+//! stack.
+
+use inkwell::types::BasicType;
+use inkwell::values::{BasicValue, VectorValue};
+
+use nemo_ir::types::Dtype;
+
+use super::emit::{Any, Emit, Float, Int, Lanes, Ptr, built};
+use super::pointer;
+use crate::spec::Layout;
+
+impl<'c> Emit<'c, '_> {
+    /// `pointer + bytes`
+    pub fn offset(&self, pointer: Ptr<'c>, bytes: Int<'c>) -> Ptr<'c> {
+        built(pointer::offset(self.context, &self.builder, pointer, bytes))
+    }
+
+    /// The address of element `index`.
+    pub fn at(&self, base: Ptr<'c>, dtype: Dtype, index: Int<'c>) -> Ptr<'c> {
+        self.offset(base, self.times(index, dtype.bytes()))
+    }
+
+    /// The address of a row of a tensor.
+    pub fn row(&self, (base, layout): (Ptr<'c>, &Layout), row: Int<'c>) -> Ptr<'c> {
+        self.at(base, layout.ty.dtype, self.times(row, layout.row_stride))
+    }
+
+    /// Stack space for `count` f32, aligned to a register.
+    pub fn scratch(&self, count: u64) -> Ptr<'c> {
+        let here = self.builder.get_insert_block();
+        self.builder.position_at_end(self.entry_block());
+        let array = self.context.f32_type().array_type(count as u32);
+        let slot = built(self.builder.build_alloca(array, ""));
+        if let Some(instruction) = slot.as_instruction_value() {
+            instruction.set_alignment(64).unwrap_or_else(|_| unreachable!("64 is a power of two"));
+        }
+        if let Some(block) = here {
+            self.builder.position_at_end(block);
+        }
+        slot
+    }
+
+    /// The i32 at `base[index]`.
+    pub fn load_int(&self, base: Ptr<'c>, index: Int<'c>) -> Int<'c> {
+        let i32 = self.context.i32_type();
+        let value = self.load_aligned(i32, self.at(base, Dtype::I32, index), 4).into_int_value();
+        built(self.builder.build_int_s_extend(value, self.context.i64_type(), ""))
+    }
+
+    /// Stores an i32 at `base[index]`.
+    pub fn store_int(&self, base: Ptr<'c>, index: Int<'c>, value: Int<'c>) {
+        let value = built(self.builder.build_int_truncate(value, self.context.i32_type(), ""));
+        self.store_aligned(self.at(base, Dtype::I32, index), value, 4);
+    }
+
+    /// The element at `address`, widened to f32.
+    pub fn load_scalar(&self, address: Ptr<'c>, dtype: Dtype) -> Float<'c> {
+        match dtype {
+            Dtype::F32 => self.load_aligned(self.context.f32_type(), address, 4).into_float_value(),
+            Dtype::Bf16 => {
+                let half = self.load_aligned(self.context.i16_type(), address, 2).into_int_value();
+                let wide = built(self.builder.build_int_z_extend(half, self.context.i32_type(), ""));
+                let sixteen = self.context.i32_type().const_int(16, false);
+                let bits = built(self.builder.build_left_shift(wide, sixteen, ""));
+                built(self.builder.build_bit_cast(bits, self.context.f32_type(), "")).into_float_value()
+            }
+            Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
+        }
+    }
+
+    /// Rounds a value to `dtype` and stores it.
+    pub fn store_scalar(&self, address: Ptr<'c>, dtype: Dtype, value: Float<'c>) {
+        match dtype {
+            Dtype::F32 => self.store_aligned(address, value, 4),
+            Dtype::Bf16 => {
+                let rounded = built(self.builder.build_float_trunc(value, self.context.bf16_type(), ""));
+                self.store_aligned(address, rounded, 2);
+            }
+            Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
+        }
+    }
+
+    /// The first `lanes` elements at `address`, widened to f32; the other lanes are zero.
+    pub fn load(&self, address: Ptr<'c>, dtype: Dtype, lanes: u32) -> Lanes<'c> {
+        if lanes < self.width() {
+            return self.load_elements(address, dtype, lanes, self.lanes(0.0));
+        }
+        match dtype {
+            Dtype::F32 => {
+                let ty = self.context.f32_type().vec_type(lanes);
+                self.load_aligned(ty, address, 4).into_vector_value()
+            }
+            Dtype::Bf16 => {
+                let halves = self.load_aligned(self.context.i16_type().vec_type(lanes), address, 2);
+                self.widen_bf16(halves.into_vector_value())
+            }
+            Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
+        }
+    }
+
+    /// The first `count` bf16 at `address`, two to an f32 lane, as they are; the others are zero.
+    pub fn load_bf16_pairs(&self, address: Ptr<'c>, count: u32) -> VectorValue<'c> {
+        let ty = self.context.bf16_type().vec_type(2 * self.width());
+        if count == 2 * self.width() {
+            return self.load_aligned(ty, address, 2).into_vector_value();
+        }
+        (0..count).fold(ty.const_zero(), |vector, lane| {
+            let element = self.at(address, Dtype::Bf16, self.int(u64::from(lane)));
+            let value = self.load_aligned(self.context.bf16_type(), element, 2);
+            let index = self.context.i32_type().const_int(u64::from(lane), false);
+            built(self.builder.build_insert_element(vector, value, index, ""))
+        })
+    }
+
+    /// bf16 bits to f32: the upper half of the word.
+    fn widen_bf16(&self, halves: VectorValue<'c>) -> Lanes<'c> {
+        let lanes = halves.get_type().get_size();
+        let words = self.context.i32_type().vec_type(lanes);
+        let wide = built(self.builder.build_int_z_extend(halves, words, ""));
+        let sixteen = self.context.i32_type().const_int(16, false);
+        let shift = inkwell::types::VectorType::const_vector(&vec![sixteen; lanes as usize]);
+        let bits = built(self.builder.build_left_shift(wide, shift, ""));
+        let ty = self.context.f32_type().vec_type(lanes);
+        built(self.builder.build_bit_cast(bits, ty, "")).into_vector_value()
+    }
+
+    /// The first `lanes` f32 at `address`; the others are those of `otherwise`.
+    pub fn load_or(&self, address: Ptr<'c>, lanes: u32, otherwise: Lanes<'c>) -> Lanes<'c> {
+        if lanes == self.width() {
+            return self.load(address, Dtype::F32, lanes);
+        }
+        self.load_elements(address, Dtype::F32, lanes, otherwise)
+    }
+
+    /// Past the end of a row may be past the end of the file: element by element.
+    fn load_elements(&self, address: Ptr<'c>, dtype: Dtype, lanes: u32, otherwise: Lanes<'c>) -> Lanes<'c> {
+        (0..lanes).fold(otherwise, |vector, lane| {
+            let element = self.load_scalar(self.at(address, dtype, self.int(u64::from(lane))), dtype);
+            self.insert(vector, element, lane)
+        })
+    }
+
+    /// Rounds the first `lanes` lanes to `dtype` and stores them.
+    pub fn store(&self, address: Ptr<'c>, dtype: Dtype, lanes: u32, vector: VectorValue<'c>) {
+        if lanes < vector.get_type().get_size() {
+            for lane in 0..lanes {
+                let element = self.extract(vector, lane).into_float_value();
+                self.store_scalar(self.at(address, dtype, self.int(u64::from(lane))), dtype, element);
+            }
+            return;
+        }
+        match dtype {
+            Dtype::F32 => self.store_aligned(address, vector, 4),
+            Dtype::Bf16 => {
+                let ty = self.context.bf16_type().vec_type(lanes);
+                let rounded = built(self.builder.build_float_trunc(vector, ty, ""));
+                self.store_aligned(address, rounded, 2);
+            }
+            Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
+        }
+    }
+
+    /// A load of any type at the given alignment.
+    pub fn load_aligned(&self, ty: impl BasicType<'c>, address: Ptr<'c>, alignment: u32) -> Any<'c> {
+        let value = built(self.builder.build_load(ty, address, ""));
+        if let Some(instruction) = value.as_instruction_value() {
+            instruction.set_alignment(alignment).unwrap_or_else(|_| unreachable!("powers of two only"));
+        }
+        value
+    }
+
+    fn store_aligned(&self, address: Ptr<'c>, value: impl BasicValue<'c>, alignment: u32) {
+        let instruction = built(self.builder.build_store(address, value));
+        instruction.set_alignment(alignment).unwrap_or_else(|_| unreachable!("powers of two only"));
+    }
+}

@@ -1,0 +1,111 @@
+//! From specs to an object file.
+
+use inkwell::OptimizationLevel;
+use inkwell::context::Context;
+use inkwell::module::Module;
+use inkwell::passes::PassBuilderOptions;
+use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+
+use nemo_ir::ops::Family;
+use nemo_ir::types::Dtype;
+
+use super::emit::Emit;
+use super::{HostError, Listings, Object};
+use crate::spec::KernelSpec;
+use crate::target::{Feature, HostTarget};
+use crate::{attention, ffn, head, linear, norm, scan};
+
+/// Writes the body of one kernel.
+pub(crate) type Generator = for<'c, 'm> fn(&Emit<'c, 'm>) -> Result<(), String>;
+
+/// Generates `(symbol, spec)` each and compiles them into one object.
+///
+/// # Errors
+/// [`HostError`].
+pub fn compile(
+    target: &HostTarget,
+    kernels: &[(String, KernelSpec)],
+    listings: Listings,
+) -> Result<Object, HostError> {
+    let refused = |message: String| HostError::Llvm { target: target.to_string(), message };
+    let machine = machine(target).map_err(refused)?;
+    let context = Context::create();
+    let module = context.create_module("kernels");
+    module.set_triple(&machine.get_triple());
+    module.set_data_layout(&machine.get_target_data().get_data_layout());
+    for (symbol, spec) in kernels {
+        generate(&context, &module, target, symbol, spec)?;
+    }
+    module.verify().map_err(|message| refused(message.to_string()))?;
+    optimise(&module, &machine).map_err(refused)?;
+    let emit = |kind| machine.write_to_memory_buffer(&module, kind).map_err(|message| refused(message.to_string()));
+    let asm = if listings.asm {
+        Some(String::from_utf8_lossy(emit(FileType::Assembly)?.as_slice()).trim_end_matches('\0').to_owned())
+    } else {
+        None
+    };
+    // Emission lowers the module in place: the listing is taken first.
+    let llvm = listings.llvm.then(|| module.print_to_string().to_string());
+    Ok(Object { elf: emit(FileType::Object)?.as_slice().to_vec(), llvm, asm })
+}
+
+fn generate<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    target: &HostTarget,
+    symbol: &str,
+    spec: &KernelSpec,
+) -> Result<(), HostError> {
+    let refused = |why: &str| HostError::Unsupported { spec: spec.to_string(), why: why.to_owned() };
+    let generator = generator(spec).ok_or_else(|| refused("the op has no generator"))?;
+    let mut layouts = spec.operands.iter().chain(&spec.results);
+    if layouts.any(|layout| matches!(layout.ty.dtype, Dtype::F16 | Dtype::U8)) {
+        return Err(refused("only f32, bf16 and i32 tensors have host kernels"));
+    }
+    let emit = Emit::new(context, module, target, symbol, spec);
+    generator(&emit).map_err(|why| refused(&why))?;
+    emit.finish();
+    Ok(())
+}
+
+fn generator(spec: &KernelSpec) -> Option<Generator> {
+    let of_family = match spec.op.family {
+        Family::Norm => norm::host::generator,
+        Family::Linear => linear::host::generator,
+        Family::Ffn => ffn::host::generator,
+        Family::Scan => scan::host::generator,
+        Family::Attention => attention::host::generator,
+        Family::Head => head::host::generator,
+    };
+    of_family(spec.op.name)
+}
+
+fn machine(target: &HostTarget) -> Result<TargetMachine, String> {
+    Target::initialize_x86(&InitializationConfig::default());
+    let triple = TargetTriple::create("x86_64-unknown-linux-gnu");
+    let features: Vec<_> = [Feature::Avx512Bf16, Feature::Avx512Vnni]
+        .into_iter()
+        .filter(|feature| target.has(*feature))
+        .map(|feature| format!("+{}", feature.name()))
+        .collect();
+    Target::from_triple(&triple)
+        .map_err(|message| message.to_string())?
+        .create_target_machine(
+            &triple,
+            target.level().name(),
+            &features.join(","),
+            OptimizationLevel::Default,
+            RelocMode::PIC,
+            CodeModel::Small,
+        )
+        .ok_or_else(|| "no target machine for x86-64".to_owned())
+}
+
+/// Generators write vector code: the vectorisers would only add bulk.
+fn optimise(module: &Module<'_>, machine: &TargetMachine) -> Result<(), String> {
+    let options = PassBuilderOptions::create();
+    options.set_loop_vectorization(false);
+    options.set_loop_slp_vectorization(false);
+    options.set_verify_each(false);
+    module.run_passes("default<O2>", machine, options).map_err(|message| message.to_string())
+}
