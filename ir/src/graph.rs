@@ -39,7 +39,7 @@ pub struct Call {
 /// A DAG of ops.
 #[derive(Debug, Clone)]
 pub struct Block {
-    /// Unique in its program; `[a-z0-9_]+`.
+    /// Unique in its program; `[a-z][a-z0-9_]*`.
     pub name: String,
     /// Nodes in order of definition; an edge goes from a value's node to each op that takes it.
     pub graph: DiGraph<Node, Edge>,
@@ -229,10 +229,10 @@ impl PartialEq for Block {
 }
 
 impl Block {
-    /// Nodes by kind and then in order of definition, and the place of each node in that list. Step
+    /// Nodes by kind and then in order of execution, and the place of each node in that list. Step
     /// inputs are in the order of the contract.
     fn canonical_order(&self) -> (Vec<NodeIndex>, Vec<usize>) {
-        let mut order: Vec<NodeIndex> = self.graph.node_indices().collect();
+        let mut order = self.order();
         order.sort_by_key(|node| match &self.graph[*node] {
             Node::Input { .. } => (0, None),
             Node::State { .. } => (1, None),
@@ -241,7 +241,7 @@ impl Block {
             Node::Step(input) => (4, Some(*input)),
             Node::Op { .. } => (5, None),
         });
-        let mut place = vec![0; order.len()];
+        let mut place = vec![usize::MAX; self.graph.node_count()];
         for (index, node) in order.iter().enumerate() {
             place[node.index()] = index;
         }

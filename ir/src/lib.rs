@@ -9,6 +9,7 @@ pub mod interp;
 pub mod ops;
 pub mod philox;
 pub mod plan;
+pub mod reference;
 pub mod rope;
 pub mod step;
 pub mod text;

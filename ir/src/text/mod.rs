@@ -30,19 +30,20 @@
 //! `layers`, `{}` stands for the layer's number; a call outside is `block layer "prefix"`, and layer and
 //! prefix may be absent. `//` starts a comment.
 
+mod lex;
 mod names;
+mod parse;
+mod print;
+
+pub use lex::{ParseError, Position};
+pub use parse::{parse_block, parse_program};
 
 pub(crate) use names::Names;
 
-/// Whether a word is an identifier: `[a-z][a-z0-9_]*`.
+/// Whether a word can name a block, an input, a state or an output: `[a-z][a-z0-9_]*`.
 pub(crate) fn is_identifier(word: &str) -> bool {
-    word.starts_with(|c: char| c.is_ascii_lowercase()) && is_block_name(word)
-}
-
-/// Whether a word can name a block: `[a-z0-9_]+`.
-pub(crate) fn is_block_name(word: &str) -> bool {
     let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    !word.is_empty() && word.chars().all(legal)
+    word.starts_with(|c: char| c.is_ascii_lowercase()) && word.chars().all(legal)
 }
 
 /// Whether a word can name a weight or be a prefix: `[A-Za-z0-9_.-]+`.

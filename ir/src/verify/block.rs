@@ -10,18 +10,17 @@ use super::error::VerifyError;
 use crate::graph::{Block, Node, Value, state_unit};
 use crate::ops::{Attr, Effect, Op, OpArgs, OperandKind};
 use crate::rope::RopeTable;
-use crate::text::{Names, is_block_name, is_identifier, is_weight_name};
+use crate::text::{Names, is_identifier, is_weight_name};
 use crate::types::{Dim, Symbol, Type};
 
 pub(super) const WEIGHT_IS: &str = "of letters, digits and `_`, `.`, `-`";
 const IDENTIFIER_IS: &str = "a lower-case letter, then lower-case letters, digits and `_`";
-const BLOCK_IS: &str = "of lower-case letters, digits and `_`";
 
 /// Everything wrong with a block.
 pub(super) fn all(block: &Block) -> Vec<VerifyError> {
     let names = Names::new(block);
     let mut errors = check_structure(block, &names);
-    errors.extend(check_names(block));
+    errors.extend(check_names(block, &names));
     errors.extend(check_uses(block, &names));
     errors
 }
@@ -42,8 +41,8 @@ fn check_structure(block: &Block, names: &Names) -> Vec<VerifyError> {
     }
     for node in block.graph.node_indices() {
         match check_edges(block, names, node) {
-            Err(error) => errors.push(error),
-            Ok(()) => match &block.graph[node] {
+            Some(error) => errors.push(error),
+            None => match &block.graph[node] {
                 Node::Op { op, attrs, results } => {
                     errors.extend(check_op(block, names, node, op, attrs, results));
                 }
@@ -57,7 +56,7 @@ fn check_structure(block: &Block, names: &Names) -> Vec<VerifyError> {
 }
 
 /// Operands are numbered from 0 without gaps and refer to results that exist; leaves have none.
-fn check_edges(block: &Block, names: &Names, node: NodeIndex) -> Result<(), VerifyError> {
+fn check_edges(block: &Block, names: &Names, node: NodeIndex) -> Option<VerifyError> {
     let incoming = block.graph.edges_directed(node, petgraph::Direction::Incoming);
     let mut operands = Vec::new();
     let error = |wanted: &str, found: String| VerifyError::Edge {
@@ -70,18 +69,18 @@ fn check_edges(block: &Block, names: &Names, node: NodeIndex) -> Result<(), Veri
         let (result, count) = (edge.weight().result, block.result_count(edge.source()));
         if result >= count {
             let found = format!("result {result} of {}", names.node(block, edge.source()));
-            return Err(error("operands that exist", found));
+            return Some(error("operands that exist", found));
         }
         operands.push(edge.weight().operand);
     }
     operands.sort_unstable();
     if !matches!(block.graph[node], Node::Op { .. }) && !operands.is_empty() {
-        return Err(error("no operands", operands.len().to_string()));
+        return Some(error("no operands", operands.len().to_string()));
     }
     if operands.iter().enumerate().any(|(index, operand)| index != *operand) {
-        return Err(error("its operands numbered from 0, each once", format!("{operands:?}")));
+        return Some(error("its operands numbered from 0, each once", format!("{operands:?}")));
     }
-    Ok(())
+    None
 }
 
 fn check_op(
@@ -255,7 +254,7 @@ fn check_outputs(block: &Block, names: &Names) -> Vec<VerifyError> {
 }
 
 /// Names that the text form can read back, each once among its kind.
-fn check_names(block: &Block) -> Vec<VerifyError> {
+fn check_names(block: &Block, names: &Names) -> Vec<VerifyError> {
     let mut errors = Vec::new();
     let mut check = |what: &'static str, name: &str, legal: bool, wanted: &'static str| {
         if !legal {
@@ -263,7 +262,7 @@ fn check_names(block: &Block) -> Vec<VerifyError> {
             errors.push(VerifyError::Name { block, what, name, wanted });
         }
     };
-    check("block", &block.name, is_block_name(&block.name), BLOCK_IS);
+    check("block", &block.name, is_identifier(&block.name), IDENTIFIER_IS);
     let mut seen: Vec<(&'static str, &str)> = Vec::new();
     for node in block.graph.node_weights() {
         match node {
@@ -286,6 +285,12 @@ fn check_names(block: &Block) -> Vec<VerifyError> {
     for (name, _) in &block.outputs {
         check("output", name, is_identifier(name), IDENTIFIER_IS);
         seen.push(("output", name));
+    }
+    let tables = block.graph.node_indices().filter(|node| matches!(block.graph[*node], Node::Table(_)));
+    for (index, node) in tables.clone().enumerate() {
+        if tables.clone().take(index).any(|other| block.graph[other] == block.graph[node]) {
+            seen.extend([("table", names.value(Value { node, result: 0 })); 2]);
+        }
     }
     let mut once = HashSet::new();
     let repeated = seen.into_iter().filter(|name| !once.insert(*name));
