@@ -8,6 +8,10 @@ pub(crate) type Span = Range<usize>;
 
 /// More problems than this are not listed: they follow from the first ones.
 const LISTED: usize = 40;
+/// More than this are not even collected, so that a hostile file costs no more than its length.
+const COLLECTED: usize = 1000;
+/// A misspelt word longer than this is not compared with the known ones.
+const COMPARED: usize = 64;
 
 /// One problem at one place of a model file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,11 +92,12 @@ pub(crate) struct Sink<'s> {
     source: &'s str,
     file: &'s str,
     items: Vec<(usize, Diagnostic)>,
+    uncollected: usize,
 }
 
 impl<'s> Sink<'s> {
     pub(crate) fn new(source: &'s str, file: &'s str) -> Self {
-        Self { source, file, items: Vec::new() }
+        Self { source, file, items: Vec::new(), uncollected: 0 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -118,6 +123,10 @@ impl<'s> Sink<'s> {
     }
 
     fn push(&mut self, span: &Span, message: String, help: Option<String>) {
+        if self.items.len() >= COLLECTED {
+            self.uncollected += 1;
+            return;
+        }
         let start = floor_boundary(self.source, span.start);
         let line_start = self.source[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = self.source[start..].find('\n').map_or(self.source.len(), |at| start + at);
@@ -138,7 +147,7 @@ impl<'s> Sink<'s> {
 
     pub(crate) fn finish(mut self) -> Diagnostics {
         self.items.sort_by_key(|(at, _)| *at);
-        let unlisted = self.items.len().saturating_sub(LISTED);
+        let unlisted = self.items.len().saturating_sub(LISTED) + self.uncollected;
         let items = self.items.into_iter().take(LISTED).map(|(_, item)| item).collect();
         Diagnostics { file: self.file.to_owned(), items, unlisted }
     }
@@ -156,6 +165,7 @@ fn floor_boundary(text: &str, mut at: usize) -> usize {
 pub(crate) fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     known
         .into_iter()
+        .filter(|_| word.len() <= COMPARED)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
         .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
         .min_by_key(|(distance, _)| *distance)

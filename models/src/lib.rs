@@ -1,4 +1,20 @@
 //! Declarative descriptions of language models.
+//!
+//! A [`Model`] says what a checkpoint computes and how its tensors are called. It is read from a model file, of which
+//! thirteen are built in, or from a checkpoint's `config.json`; it is checked on the way in, counted, and written back.
+//! Nothing here knows about the compiler, devices or weights. The README beside this crate describes the files.
+//!
+//! ```
+//! use nemo_models::Model;
+//!
+//! let nano = Model::builtin("nemotron-nano-9b-v2").unwrap();
+//! assert_eq!(nano.counts().parameters, 8_888_227_328);
+//! assert_eq!(nano.blocks[nano.layers[14]].name, "attention");
+//! assert_eq!(nano.tensors()[1].name, "backbone.layers.0.norm.weight");
+//!
+//! let problems = Model::parse_toml("hiden = 4480", "mine.toml").unwrap_err();
+//! assert!(problems.to_string().contains("did you mean `hidden`?"));
+//! ```
 
 mod builtin;
 mod counts;

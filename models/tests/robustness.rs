@@ -333,6 +333,22 @@ proptest! {
 }
 
 #[test]
+fn long_nonsense_is_refused_quickly() {
+    let base = builtin_source("qwen3-8b").unwrap();
+    let pattern = format!("pattern = \"{}\"\nletters = {{}}\n[other]", "é".repeat(200_000));
+    for source in [
+        base.replace("runs = ", &format!("{pattern}\nruns = ")),
+        format!("{} = 1\n{base}", "k".repeat(1_000_000)),
+        format!("{base}{}", "[[".repeat(100_000)),
+        base.replace("0-35", &"0-35,".repeat(100_000)),
+    ] {
+        let problems = Model::parse_toml(&source, "long.toml").unwrap_err();
+        assert!(problems.items().len() <= 40);
+    }
+    assert!(import_hf(&"[".repeat(1_000_000), "long.json", "x").is_err());
+}
+
+#[test]
 fn the_unmutated_configurations_import() {
     import_hf(CONFIG, "config.json", "nas").unwrap();
     import_hf(HYBRID, "config.json", "hybrid").unwrap();

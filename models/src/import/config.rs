@@ -77,11 +77,11 @@ impl<'a> Config<'a> {
     }
 
     pub(super) fn opt_u64(&mut self, key: &'static str) -> Result<Option<u64>, ImportError> {
-        self.opt(key, "a whole number", Value::as_u64)
+        self.opt(key, "a natural number", Value::as_u64)
     }
 
     pub(super) fn need_u64(&mut self, key: &'static str) -> Result<u64, ImportError> {
-        self.need(key, "a whole number", Value::as_u64)
+        self.need(key, "a natural number", Value::as_u64)
     }
 
     pub(super) fn opt_f64(&mut self, key: &'static str) -> Result<Option<f64>, ImportError> {

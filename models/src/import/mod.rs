@@ -89,6 +89,9 @@ pub enum ImportError {
     },
 }
 
+/// Reads the configuration of one kind of model.
+type Importer = fn(&mut Config<'_>) -> Result<Model, ImportError>;
+
 /// Imports a checkpoint's `config.json`. `file` is its name in errors, `name` becomes the name of the model.
 ///
 /// Understood are the model types `nemotron_h`, `nemotron-nas`, `llama` and `qwen3`. The bare words `Infinity` and
@@ -101,7 +104,7 @@ pub fn import_hf(config_json: &str, file: &str, name: &str) -> Result<Model, Imp
     let map = json::parse(config_json, file)?;
     let mut config = Config::new(file, &map);
     let kind = config.need_str("model_type")?;
-    let (architecture, import): (_, fn(&mut Config<'_>) -> Result<Model, ImportError>) = match kind {
+    let (architecture, import): (_, Importer) = match kind {
         "nemotron_h" => ("NemotronHForCausalLM", nemotron_h::import),
         "nemotron-nas" => ("DeciLMForCausalLM", nas::import),
         "llama" => ("LlamaForCausalLM", llama::import),

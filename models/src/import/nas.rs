@@ -3,7 +3,9 @@
 use serde_json::Value;
 
 use super::config::Config;
-use super::llama::{attention, ffn_norm, ffn_part, head_dim, input_norm, layer_count, plain, rope, swiglu};
+use super::llama::{
+    attention, attention_part, ffn_norm, ffn_part, head_dim, input_norm, layer_count, plain, rope, swiglu,
+};
 use super::{ImportError, LLAMA_NAMES, frame, push_layer};
 use crate::model::{Attention, Block, Linear, Mixer, Model, Part};
 use crate::validate::ffn_width;
@@ -63,10 +65,10 @@ pub(super) fn import(c: &mut Config<'_>) -> Result<Model, ImportError> {
                     name += &format!("_kv_heads{kv_heads}");
                 }
                 let attention = Attention { kv_heads: *kv_heads, ..whole.clone() };
-                parts.push(super::llama::attention_part(eps, attention));
+                parts.push(attention_part(eps, attention));
             }
             Half::Linear => {
-                parts.push(Part { norm: input_norm(eps), mixer: linear("self_attn.linear_attn.weight") })
+                parts.push(Part { norm: input_norm(eps), mixer: linear("self_attn.linear_attn.weight") });
             }
         }
         match ffn {
@@ -77,7 +79,9 @@ pub(super) fn import(c: &mut Config<'_>) -> Result<Model, ImportError> {
                 }
                 parts.push(ffn_part(eps, swiglu(*width)));
             }
-            Half::Linear => parts.push(Part { norm: ffn_norm(eps), mixer: linear("mlp.linear_mlp.weight") }),
+            Half::Linear => {
+                parts.push(Part { norm: ffn_norm(eps), mixer: linear("mlp.linear_mlp.weight") });
+            }
         }
         push_layer(&mut model, Block { name, parts });
     }

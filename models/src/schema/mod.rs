@@ -1,9 +1,10 @@
 //! The model file: TOML read with spans, so that every complaint has a line and a caret.
 
 mod fields;
-pub(crate) mod layers;
+mod layers;
 mod parts;
 pub(crate) mod ranges;
+pub(crate) mod resolve;
 
 use toml::de::{DeArray, DeTable, DeValue};
 

@@ -116,7 +116,6 @@ fn attention(sink: &mut Sink<'_>, fields: &mut Fields<'_>, defaults: Defaults) -
 }
 
 /// A table that is absent is fine; one that is there must be readable.
-#[allow(clippy::option_option)]
 fn transpose<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     match value {
         None => Some(None),
