@@ -1,1 +1,13 @@
-//! Placeholder.
+//! From the description of a model to one artifact: lowering to the graph IR, planning, code, packaging.
+//!
+//! [`compile()`] runs the pipeline; each stage is a module of its own and can be called alone. Nothing here runs a
+//! model or reads its weights.
+
+mod compile;
+pub mod lower;
+mod package;
+pub mod plan;
+
+pub use compile::{
+    CompileError, CompileOptions, Compiled, CompiledTarget, MAX_CHUNK, MAX_SEQS, Progress, Stage, compile,
+};

@@ -1,0 +1,134 @@
+//! `nemoc compile`.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use indicatif::{ProgressBar, ProgressStyle};
+use nemo_ir::types::Dtype;
+use nemo_kernels::host::Listings;
+use nemo_kernels::target::HostTarget;
+use nemoc::{CompileOptions, Stage, compile};
+
+use super::emit::{self, Emit};
+use super::table::bytes;
+use super::{CliError, source, write};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Path of a model file, a built-in name (see `nemoc models`), or a checkpoint directory
+    #[arg(value_name = "MODEL")]
+    model: String,
+    /// Targets, separated by commas (see `nemoc targets`); `host` is this machine
+    #[arg(long, value_name = "T[,T…]", value_delimiter = ',', required = true)]
+    target: Vec<String>,
+    /// The artifact to write; `<model name>.nemo` when absent
+    #[arg(short, long, value_name = "out.nemo")]
+    output: Option<PathBuf>,
+    /// Dtype of the values between kernels and of the KV cache; the model's own when absent
+    #[arg(long, value_name = "DTYPE")]
+    activations: Option<Activations>,
+    /// How the kernels read the weight matrices
+    #[arg(long, value_name = "FORMAT", default_value = "stored")]
+    weights_format: WeightsFormat,
+    /// Sequences in one step
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    max_seqs: u64,
+    /// Positions that a sequence may reach; the model's own limit when absent
+    #[arg(long, value_name = "N")]
+    max_context: Option<u64>,
+    /// Tokens in one prefill step
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    chunk: u64,
+    /// Write the texts of these stages (graph, plan, llvm, asm) below a directory
+    #[arg(long, value_name = "STAGE[,STAGE]=DIR", value_parser = Emit::parse)]
+    emit: Option<Emit>,
+    /// No progress and no summary
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Activations {
+    Bf16,
+    F32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WeightsFormat {
+    Stored,
+    Q8,
+    Q4,
+    Fp8,
+}
+
+pub(super) fn run(args: &Args) -> Result<(), CliError> {
+    let begin = Instant::now();
+    match args.weights_format {
+        WeightsFormat::Stored => {}
+        WeightsFormat::Q8 => return Err(CliError::WeightsFormat("q8")),
+        WeightsFormat::Q4 => return Err(CliError::WeightsFormat("q4")),
+        WeightsFormat::Fp8 => return Err(CliError::WeightsFormat("fp8")),
+    }
+    let target = |name: &String| {
+        HostTarget::parse(name).map_err(|source| CliError::Target { name: name.clone(), source })
+    };
+    let targets = args.target.iter().map(target).collect::<Result<Vec<_>, _>>()?;
+    let model = source::model(&args.model)?;
+    let wants = |stage| args.emit.as_ref().is_some_and(|emit| emit.wants(stage));
+    let options = CompileOptions {
+        activations: args.activations.map(|activations| match activations {
+            Activations::Bf16 => Dtype::Bf16,
+            Activations::F32 => Dtype::F32,
+        }),
+        max_seqs: args.max_seqs,
+        max_context: args.max_context,
+        chunk: args.chunk,
+        listings: Listings { llvm: wants(emit::Stage::Llvm), asm: wants(emit::Stage::Asm) },
+        ..CompileOptions::new(targets)
+    };
+
+    let bar = spinner(args.quiet);
+    let compiled = compile(&model, &options, &mut |stage| bar.set_message(describe(stage)));
+    bar.finish_and_clear();
+    let compiled = compiled?;
+    let artifact = compiled.to_bytes()?;
+    let output = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.nemo", model.name)));
+    write(&output, &artifact)?;
+    if let Some(emit) = &args.emit {
+        emit.write(&compiled)?;
+    }
+    if !args.quiet {
+        let kernels: usize = compiled.targets.iter().map(|target| target.planned.kernels.len()).sum();
+        let targets: Vec<_> = compiled.targets.iter().map(|target| target.target.to_string()).collect();
+        eprintln!(
+            "wrote {} for {}: {kernels} kernels, {}, in {:.1} s",
+            output.display(),
+            targets.join(", "),
+            bytes(artifact.len() as u64),
+            begin.elapsed().as_secs_f64()
+        );
+    }
+    Ok(())
+}
+
+/// A spinner with the stage and the time; nothing where standard error is no terminal.
+fn spinner(quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+fn describe(stage: &Stage) -> String {
+    match stage {
+        Stage::Lower => "lowering".to_owned(),
+        Stage::Plan { target } => format!("planning for {target}"),
+        Stage::Codegen { target, kernels } => format!("generating {kernels} kernels for {target}"),
+    }
+}

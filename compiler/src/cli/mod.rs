@@ -1,0 +1,121 @@
+//! The commands, a file each: they read options, call the library and print.
+
+mod check;
+mod compile;
+mod emit;
+mod import;
+mod inspect;
+mod models;
+mod source;
+mod table;
+mod targets;
+
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use nemo_ir::artifact::ArtifactError;
+use nemo_kernels::target::TargetError;
+use nemo_models::{Diagnostics, ImportError};
+use nemoc::CompileError;
+use thiserror::Error;
+
+/// Compiler for NVIDIA's Nemotron language models.
+#[derive(Debug, Parser)]
+#[command(name = "nemoc", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compile a model to an artifact that `nemort` runs
+    Compile(compile::Args),
+    /// Check a model file, with the line and a caret for every problem
+    Check(check::Args),
+    /// Turn the config.json of a Hugging Face checkpoint into a model file
+    Import(import::Args),
+    /// List the built-in models: parameters, layers, memory per token and per sequence
+    Models(models::Args),
+    /// List the targets and what each needs
+    Targets(targets::Args),
+    /// Show what is in an artifact, or print one entry of it
+    Inspect(inspect::Args),
+}
+
+/// Why a command failed: what `nemoc` says before it exits with 1.
+#[derive(Debug, Error)]
+enum CliError {
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("cannot write to standard output: {0}")]
+    Stdout(std::io::Error),
+    #[error("there is no model `{name}`: it is no file, no checkpoint directory and no built-in model; {hint}")]
+    UnknownModel { name: String, hint: String },
+    #[error("directory `{}` is no checkpoint: it has no config.json", .0.display())]
+    NoConfig(PathBuf),
+    #[error("--weights-format {0} is not available in this version; `stored` is")]
+    WeightsFormat(&'static str),
+    #[error("--target {name}: {source}")]
+    Target { name: String, source: TargetError },
+    #[error("{0}")]
+    Diagnostics(Diagnostics),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
+    Compile(#[from] CompileError),
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    #[error("cannot write JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Runs the command of the process's arguments.
+pub(crate) fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Compile(args) => compile::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Import(args) => import::run(&args),
+        Command::Models(args) => models::run(&args),
+        Command::Targets(args) => targets::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        // Diagnostics bring their own `error:` and end with a line break.
+        Err(CliError::Diagnostics(diagnostics)) => {
+            eprint!("{diagnostics}");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to standard output; a reader that has seen enough is no error.
+fn out(bytes: impl AsRef<[u8]>) -> Result<(), CliError> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes.as_ref()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Stdout(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a value as one JSON document.
+fn out_json(value: &impl serde::Serialize) -> Result<(), CliError> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    out(text)
+}
+
+fn read_text(path: &Path) -> Result<String, CliError> {
+    std::fs::read_to_string(path).map_err(|source| CliError::Io { action: "read", path: path.to_owned(), source })
+}
+
+fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), CliError> {
+    std::fs::write(path, bytes).map_err(|source| CliError::Io { action: "write", path: path.to_owned(), source })
+}

@@ -1,0 +1,242 @@
+//! Graph IR to plan: where every value lies, which kernels run on it, and what each call binds.
+//!
+//! Before: programs whose blocks are in order of definition. After: a [`Plan`] that the runtime can interpret, and
+//! the specs of the kernels that it launches. [`check`] replays the result against the graphs it came from.
+
+mod bind;
+pub mod check;
+mod launch;
+mod place;
+mod print;
+mod storage;
+
+use std::collections::HashMap;
+
+use nemo_ir::graph;
+use nemo_ir::ops::Op;
+use nemo_ir::plan::{Call, Kernel, Limits, Phase, Plan, Program};
+use nemo_ir::types::Symbol;
+use nemo_kernels::spec::KernelSpec;
+use nemo_models::Model;
+use thiserror::Error;
+
+pub use print::print;
+
+/// Every buffer starts at a multiple of this many bytes: a cache line, and the widest vector.
+const ALIGNMENT: u64 = 64;
+
+/// Largest arena that is taken for what was meant: 64 GiB of activations for one step.
+const MAX_ARENA: u64 = 64 << 30;
+
+/// Sizes that the plan is laid out for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// Sequences in one step.
+    pub max_seqs: u64,
+    /// Positions that a sequence may reach.
+    pub max_context: u64,
+    /// Tokens in one prefill step.
+    pub chunk: u64,
+}
+
+/// A plan and what its kernels compute.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// What the runtime interprets.
+    pub plan: Plan,
+    /// Symbol and spec of each kernel, in the order of [`Plan::kernels`].
+    pub kernels: Vec<(String, KernelSpec)>,
+}
+
+/// Why programs could not be planned.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlanError {
+    /// More memory for one step than any machine gives it.
+    #[error(
+        "the {phase} program would need {needed} of activations for {tokens} tokens a step, more than the 64 GiB \
+         allowed: lower {option}"
+    )]
+    Arena {
+        /// The program.
+        phase: &'static str,
+        /// The size, in GiB where it can be told.
+        needed: String,
+        /// Tokens in one step.
+        tokens: u64,
+        /// The option that sets them.
+        option: &'static str,
+    },
+    /// A value that leaves a block in a form that the next call cannot find.
+    #[error("block `{block}` of the {phase} program cannot pass `{name}` on: {why}")]
+    Crossing {
+        /// The program.
+        phase: &'static str,
+        /// The block.
+        block: String,
+        /// Name of the value.
+        name: String,
+        /// What stands against it.
+        why: &'static str,
+    },
+    /// A weight that the checkpoint does not hold, or not like that.
+    #[error("tensor `{name}` {why}")]
+    Weight {
+        /// Full name.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A state that is read after it was overwritten, or that programs see differently.
+    #[error("state `{name}` {why}")]
+    State {
+        /// Name in the block or in the plan.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A value where the planner cannot place one.
+    #[error("`{op}` in block `{block}` {why}")]
+    Op {
+        /// The op.
+        op: &'static str,
+        /// The block.
+        block: String,
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+/// The operand whose buffer may also take the op's result: each element of the result depends on no other element
+/// of that operand than the one at its place.
+fn in_place_operand(op: Op) -> Option<usize> {
+    (op.name == "add").then_some(0)
+}
+
+/// Whether the n-th result of an op is the next value of a state; the operand's name then is the result's without
+/// its prime.
+fn state_operand(op: Op, result: usize) -> Option<&'static str> {
+    op.results.get(result).and_then(|(name, _)| name.strip_suffix('\''))
+}
+
+/// Largest values of the symbols in one program.
+#[derive(Debug, Clone, Copy)]
+struct Extents {
+    tokens: u64,
+    seqs: u64,
+}
+
+impl Extents {
+    /// The largest value of a symbol that counts rows of an activation.
+    fn of(self, symbol: Symbol) -> Option<u64> {
+        match symbol {
+            // Rows that want logits are rows of the step.
+            Symbol::T | Symbol::L => Some(self.tokens),
+            Symbol::R => Some(self.seqs),
+            Symbol::P | Symbol::S | Symbol::N => None,
+        }
+    }
+}
+
+/// The kernels asked for so far; equal specs are one kernel, in whichever block or program they stand.
+#[derive(Debug, Default)]
+struct Kernels {
+    list: Vec<(String, KernelSpec)>,
+    by_text: HashMap<String, usize>,
+    per_op: HashMap<&'static str, usize>,
+}
+
+impl Kernels {
+    fn intern(&mut self, spec: KernelSpec) -> usize {
+        let text = spec.to_string();
+        if let Some(index) = self.by_text.get(&text) {
+            return *index;
+        }
+        let number = self.per_op.entry(spec.op.name).or_default();
+        let symbol = format!("{}_{number}", spec.op.name);
+        *number += 1;
+        self.list.push((symbol, spec));
+        self.by_text.insert(text, self.list.len() - 1);
+        self.list.len() - 1
+    }
+}
+
+/// Plans the programs of a model for one target.
+///
+/// # Errors
+/// [`PlanError`].
+pub fn plan(
+    model: &Model,
+    programs: &[graph::Program],
+    target: &str,
+    options: PlanOptions,
+) -> Result<Planned, PlanError> {
+    let mut kernels = Kernels::default();
+    let mut bindings = bind::Bindings::new(model);
+    let mut planned = Vec::with_capacity(programs.len());
+    for program in programs {
+        planned.push(plan_program(program, options, &mut kernels, &mut bindings)?);
+    }
+    let names = kernels.list.iter();
+    let plan = Plan {
+        target: target.to_owned(),
+        limits: Limits {
+            vocab: model.vocab,
+            max_context: options.max_context,
+            max_seqs: options.max_seqs,
+            chunk: options.chunk,
+        },
+        kernels: names.map(|(symbol, spec)| Kernel { symbol: symbol.clone(), what: spec.to_string() }).collect(),
+        weights: bindings.weights,
+        states: bindings.states,
+        tables: bindings.tables,
+        programs: planned,
+    };
+    Ok(Planned { plan, kernels: kernels.list })
+}
+
+fn plan_program(
+    program: &graph::Program,
+    options: PlanOptions,
+    kernels: &mut Kernels,
+    bindings: &mut bind::Bindings<'_>,
+) -> Result<Program, PlanError> {
+    let tokens = match program.phase {
+        Phase::Decode => options.max_seqs,
+        Phase::Prefill => options.chunk,
+    };
+    // A sequence takes part in a step with one token at least.
+    let extents = Extents { tokens, seqs: options.max_seqs.min(tokens) };
+    let mut storages = Vec::with_capacity(program.blocks.len());
+    for block in &program.blocks {
+        storages.push(storage::assign(program.phase, block, extents)?);
+    }
+    let crossings = place::crossings(&storages);
+    let mut arena_bytes = ALIGNMENT;
+    let mut blocks = Vec::with_capacity(program.blocks.len());
+    for (block, storages) in program.blocks.iter().zip(&storages) {
+        let offsets = place::place(storages, &crossings);
+        let needed = offsets.as_ref().map_or(u64::MAX, |offsets| offsets.end);
+        let Some(offsets) = offsets.filter(|offsets| offsets.end <= MAX_ARENA) else {
+            return Err(too_large(program.phase, needed, tokens));
+        };
+        arena_bytes = arena_bytes.max(offsets.end);
+        blocks.push(launch::launches(block, storages, &offsets, kernels, bindings)?);
+    }
+    let mut calls = Vec::with_capacity(program.calls.len());
+    for call in &program.calls {
+        let block = &program.blocks[call.block];
+        let (weights, states) = bindings.bind(block, call)?;
+        calls.push(Call { block: call.block, layer: call.layer, weights, states });
+    }
+    Ok(Program { phase: program.phase, max_tokens: tokens, max_seqs: extents.seqs, arena_bytes, blocks, calls })
+}
+
+fn too_large(phase: Phase, needed: u64, tokens: u64) -> PlanError {
+    let needed =
+        if needed == u64::MAX { "2^64 bytes or more".to_owned() } else { format!("{} GiB", needed >> 30) };
+    let option = match phase {
+        Phase::Decode => "--max-seqs",
+        Phase::Prefill => "--chunk",
+    };
+    PlanError::Arena { phase: phase.name(), needed, tokens, option }
+}
