@@ -240,8 +240,8 @@ impl<'c, 'm> Emit<'c, 'm> {
         built(self.builder.build_and(a, b, ""))
     }
 
-    /// `a | b`
-    pub fn or(&self, a: Int<'c>, b: Int<'c>) -> Int<'c> {
+    /// `a | b`, of any width.
+    pub fn or(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
         built(self.builder.build_or(a, b, ""))
     }
 

@@ -6,7 +6,8 @@
 //!   S'   = e^{l_last} S  +  sum_s e^{l_last - l_s} dt_s x_s b_s^T.
 //! The products c_t . b_s belong to a group of heads and are computed once for it. A sequence with a
 //! single row in the step takes the recurrent form, so that a token decoded beside somebody's prefill
-//! gets the bits that it would get alone.
+//! gets the bits that it would get alone; so does one that keeps no state, which would have nowhere to
+//! put it between chunks.
 
 use inkwell::{FloatPredicate, IntPredicate};
 use nemo_ir::types::Dtype;
@@ -74,8 +75,10 @@ pub(super) fn ssd_chunked(e: &Emit<'_, '_>) -> Result<(), String> {
     let (from, to) = e.share(e.int(shape.heads));
     e.each_sequence(|sequence| {
         let single = e.cmp(IntPredicate::EQ, e.sub(sequence.end, sequence.start), e.int(1));
+        let slot = e.load_int(e.operand("slot_out").0, sequence.index);
+        let keeps_none = e.cmp(IntPredicate::SLT, slot, e.int(0));
         e.choose(
-            single,
+            e.or(single, keeps_none),
             || {
                 e.each(from, to, |head| {
                     rows_of_head(e, shape, sequence, Head::load(e, head), scratch.state);
@@ -114,37 +117,16 @@ fn chunk<'c>(
             let head = Head::load(e, index);
             // Later chunks find the state where the first one put it.
             let is_first = e.cmp(IntPredicate::EQ, chunk.first, sequence.start);
-            let state = e.choose(
-                is_first,
-                || vec![head.state(e, shape, sequence, scratch.state).into()],
-                || vec![carried_state(e, shape, sequence, head, scratch).into()],
-            );
-            let state = state[0].into_pointer_value();
+            e.when(is_first, || {
+                head.state(e, shape, sequence, scratch.state);
+            });
+            let state = head.written_state(e, shape, sequence);
             gather_head(e, shape, scratch, chunk, head);
             decayed_scores(e, scratch, chunk);
             outputs(e, shape, scratch, chunk, head, state);
             next_state(e, shape, scratch, chunk, state);
         });
     });
-}
-
-/// Where a head's state stands after the first chunk.
-///
-/// Without a slot to write, chunks of all heads would share one work space: each chunk of such a
-/// sequence would see another head's state. No such sequence reaches a second chunk: a step that
-/// keeps no state is a padded row, one token long.
-fn carried_state<'c>(
-    e: &Emit<'c, '_>,
-    shape: Shape,
-    sequence: Sequence<'c>,
-    head: Head<'c>,
-    scratch: &Scratch<'c>,
-) -> Ptr<'c> {
-    let (states, _) = e.operand("ssm");
-    let slot = e.load_int(e.operand("slot_out").0, sequence.index);
-    let index = e.add(e.times(slot, shape.heads), head.index);
-    let place = e.at(states, F32, e.times(index, shape.head_state()));
-    e.select(e.cmp(IntPredicate::SGE, slot, e.int(0)), place, scratch.state)
 }
 
 /// b and c of a group, widened, and b transposed.

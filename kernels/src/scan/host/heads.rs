@@ -91,12 +91,8 @@ impl<'c> Head<'c> {
     /// The head's state to work on in place, as it is before the sequence's first row: in the slot
     /// that is written, or in `spare` where none is.
     pub(super) fn state(&self, e: &Emit<'c, '_>, shape: Shape, sequence: Sequence<'c>, spare: Ptr<'c>) -> Ptr<'c> {
-        let (states, _) = e.operand("ssm");
         let slot = |name: &str| e.load_int(e.operand(name).0, sequence.index);
-        let place = |slot: Int<'c>| {
-            let head = e.add(e.times(slot, shape.heads), self.index);
-            e.at(states, Dtype::F32, e.times(head, shape.head_state()))
-        };
+        let place = |slot| self.state_of_slot(e, shape, slot);
         let (from, to) = (slot("slot_in"), slot("slot_out"));
         let written = e.cmp(IntPredicate::SGE, to, e.int(0));
         let state = e.select(written, place(to), spare);
@@ -117,6 +113,18 @@ impl<'c> Head<'c> {
             });
         });
         state
+    }
+
+    /// The head's state in the slot that the sequence writes, which must be one.
+    pub(super) fn written_state(&self, e: &Emit<'c, '_>, shape: Shape, sequence: Sequence<'c>) -> Ptr<'c> {
+        let slot = e.load_int(e.operand("slot_out").0, sequence.index);
+        self.state_of_slot(e, shape, slot)
+    }
+
+    fn state_of_slot(&self, e: &Emit<'c, '_>, shape: Shape, slot: Int<'c>) -> Ptr<'c> {
+        let (states, _) = e.operand("ssm");
+        let head = e.add(e.times(slot, shape.heads), self.index);
+        e.at(states, Dtype::F32, e.times(head, shape.head_state()))
     }
 }
 

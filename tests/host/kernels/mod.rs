@@ -1,0 +1,63 @@
+//! Every host kernel against the interpreter, on every target that this CPU runs.
+
+mod attention;
+mod elementwise;
+mod linear;
+mod norm;
+mod sample;
+mod scan;
+
+use nemo_ir::interp::{Sequence, Step};
+use nemo_ir::types::Dtype;
+use nemo_kernels::target::HostTarget;
+use nemo_tests::kernel::{Answers, Case, Machine};
+
+/// The targets that code can be run for here.
+fn targets() -> Vec<HostTarget> {
+    let host = HostTarget::detect().expect("tests need at least x86-64-v3");
+    let has = host.cpu_features();
+    let mut targets: Vec<_> = ["x86-64-v3", "x86-64-v4"]
+        .iter()
+        .map(|name| HostTarget::parse(name).expect("a known name"))
+        .filter(|target| target.cpu_features().iter().all(|feature| has.contains(feature)))
+        .collect();
+    if !targets.contains(&host) {
+        targets.push(host);
+    }
+    targets
+}
+
+/// A step of one sequence with this many rows and no state.
+fn rows(count: usize) -> Step {
+    Step::of(&[Sequence { tokens: vec![0; count], ..Sequence::default() }])
+}
+
+/// bf16: every element within 2^-7 (|ref| + rms(ref)); f32: relative L2 of 1e-5.
+fn assert_close(answers: &Answers, dtype: Dtype, what: &str) {
+    let count = answers.reference.len().max(1) as f64;
+    let norm = answers.reference.iter().map(|x| x * x).sum::<f64>();
+    let pairs = || answers.kernel.iter().zip(&answers.reference);
+    if dtype == Dtype::F32 {
+        let error = pairs().map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
+        assert!(error.sqrt() <= 1e-5 * norm.sqrt().max(1e-12), "{what}: relative L2 {}", (error / norm).sqrt());
+        return;
+    }
+    let rms = (norm / count).sqrt();
+    for (index, (a, b)) in pairs().enumerate() {
+        assert!((a - b).abs() <= (b.abs() + rms) / 128.0, "{what}: element {index} is {a}, reference {b}");
+    }
+}
+
+/// Runs a case once on every target and several thread counts; all thread counts give the same bits.
+fn check(case: impl Fn() -> Case, step: &Step, dtype: Dtype, what: &str) {
+    for target in targets() {
+        let mut bits = None;
+        for threads in [1, 2, 5] {
+            let answers = Machine::new(&target, case()).run(step, threads);
+            let what = format!("{what} on {target}, {threads} threads");
+            assert_close(&answers, dtype, &what);
+            let first = bits.get_or_insert_with(|| answers.kernel.clone());
+            assert!(*first == answers.kernel, "{what}: bits depend on the number of threads");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+use nemo_ir::interp::{Logits, Sequence, Step, Tensor};
+use nemo_ir::types::{Dtype, Symbol};
+use nemo_tests::kernel::{Case, Given, Machine};
+use nemo_tests::random::Random;
+
+use super::targets;
+
+fn case(logits: Tensor) -> Case {
+    Case { op: "sample", attrs: vec![], operands: vec![Given::rows(logits, Dtype::F32, Symbol::L)] }
+}
+
+fn sequence(temperature: f32, top_k: i32, top_p: f32, min_p: f32, seed: u32) -> Sequence {
+    let tokens = vec![0; 2];
+    Sequence { tokens, temperature, top_k, top_p, min_p, seed: [seed, 77], ..Sequence::default() }
+}
+
+#[test]
+fn greedy_forced_and_rows_without_logits() {
+    let step = Step::of(&[
+        sequence(0.0, 0, 1.0, 0.0, 1),
+        Sequence { forced: 3, ..sequence(1.0, 0, 1.0, 0.0, 1) },
+        Sequence { logits: Logits::None, ..sequence(0.0, 0, 1.0, 0.0, 1) },
+        Sequence { logits: Logits::All, ..sequence(0.0, 0, 1.0, 0.0, 1) },
+    ]);
+    for vocab in [5, 16, 37, 130] {
+        let mut logits = Random::new(50).tensor(&[4, vocab], -5.0, 5.0);
+        let data = logits.as_real_mut().unwrap();
+        // A tie: the lowest id wins.
+        data[2] = 9.0;
+        data[4] = 9.0;
+        for target in targets() {
+            for threads in [1, 3] {
+                let answers = Machine::new(&target, case(logits.clone())).run(&step, threads);
+                assert_eq!(answers.kernel, answers.reference, "vocab {vocab} on {target}");
+                assert_eq!(answers.kernel[..3], [2.0, 3.0, -1.0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn draws_agree_with_the_reference() {
+    let settings = [
+        (0.7, 0, 1.0, 0.0),
+        (1.0, 3, 1.0, 0.0),
+        (1.3, 0, 0.6, 0.0),
+        (1.0, 0, 1.0, 0.2),
+        (0.9, 20, 0.8, 0.05),
+        (2.0, 1000, 0.999, 0.0),
+        (1.0, 1, 1.0, 0.0),
+        (1.0, 0, 0.0, 0.0),
+    ];
+    for vocab in [7, 64, 250] {
+        for target in targets() {
+            let (mut agree, mut total) = (0, 0);
+            let mut distinct = std::collections::BTreeSet::new();
+            for round in 0..6 {
+                let sequences: Vec<_> = (0..40)
+                    .map(|i| {
+                        let (temperature, top_k, top_p, min_p) = settings[i % settings.len()];
+                        sequence(temperature, top_k, top_p, min_p, (round * 100 + i) as u32)
+                    })
+                    .collect();
+                let logits = Random::new(51 + round as u64).tensor(&[40, vocab], -4.0, 4.0);
+                let answers = Machine::new(&target, case(logits)).run(&Step::of(&sequences), 2);
+                total += 40;
+                agree += answers.kernel.iter().zip(&answers.reference).filter(|(a, b)| a == b).count();
+                distinct.extend(answers.kernel.iter().map(|token| *token as i64));
+            }
+            // Sums in f32 may fall on the other side of a draw now and then, never often.
+            assert!(agree * 100 >= total * 98, "{agree} of {total} draws agree, vocab {vocab} on {target}");
+            assert!(distinct.len() > 4, "draws do not vary: {distinct:?}");
+        }
+    }
+}

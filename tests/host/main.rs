@@ -1,0 +1,3 @@
+//! Tests that run generated code on this machine's CPU.
+
+mod kernels;

@@ -1,0 +1,4 @@
+//! What the cross-crate tests share.
+
+pub mod kernel;
+pub mod random;
