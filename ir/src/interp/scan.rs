@@ -65,13 +65,14 @@ pub fn ssd_recurrent(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
                 let (b, c) = (scan.group(scan.b, row, head), scan.group(scan.c, row, head));
                 let dt = scan.dt(row, head);
                 let decay = (scan.a[head] * dt).exp();
-                for p in 0..scan.head_dim {
-                    let x = scan.x(row, head)[p];
-                    let s = scan.state_row(&mut state, head, p);
+                for (p, x) in scan.x(row, head).iter().enumerate() {
+                    let mut sum = 0.0;
                     for n in 0..scan.state {
-                        s[n] = decay * s[n] + dt * x * b[n];
+                        let s = &mut state[scan.state_at(head, n, p)];
+                        *s = decay * *s + dt * x * b[n];
+                        sum += *s * c[n];
                     }
-                    y[scan.at(row, head) + p] = dot(s, c) + scan.d[head] * x;
+                    y[scan.at(row, head) + p] = sum + scan.d[head] * x;
                 }
             }
         }
@@ -132,18 +133,19 @@ fn chunk_of_head(scan: &Scan<'_>, rows: &[usize], head: usize, state: &mut [f64]
         for (i, row) in rows.iter().enumerate() {
             let inside: f64 =
                 scores[i].iter().zip(rows).map(|(score, row)| score * scan.x(*row, head)[p]).sum();
-            let before = dot(scan.state_row(state, head, p), scan.group(scan.c, *row, head));
+            let c = scan.group(scan.c, *row, head);
+            let before: f64 = (0..scan.state).map(|n| state[scan.state_at(head, n, p)] * c[n]).sum();
             let skip = scan.d[head] * scan.x(*row, head)[p];
             y[scan.at(*row, head) + p] = inside + log_decay[i].exp() * before + skip;
         }
     }
-    for p in 0..scan.head_dim {
-        let s = scan.state_row(state, head, p);
-        for (n, s) in s.iter_mut().enumerate() {
+    for n in 0..scan.state {
+        for p in 0..scan.head_dim {
             let added = rows.iter().zip(&log_decay).map(|(row, log)| {
                 let input = scan.dt(*row, head) * scan.x(*row, head)[p] * scan.group(scan.b, *row, head)[n];
                 (sum - log).exp() * input
             });
+            let s = &mut state[scan.state_at(head, n, p)];
             *s = sum.exp() * *s + added.sum::<f64>();
         }
     }
@@ -200,8 +202,9 @@ impl<'a> Scan<'a> {
         &of[(row * self.groups + group) * self.state..][..self.state]
     }
 
-    fn state_row<'s>(&self, state: &'s mut [f64], head: usize, p: usize) -> &'s mut [f64] {
-        &mut state[(head * self.head_dim + p) * self.state..][..self.state]
+    /// Offset in one slot's state `[heads, state, head_dim]`.
+    fn state_at(&self, head: usize, n: usize, p: usize) -> usize {
+        (head * self.state + n) * self.head_dim + p
     }
 }
 

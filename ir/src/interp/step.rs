@@ -220,7 +220,7 @@ impl Step {
         natural("context", &self.context)?;
         natural("top_k", &self.top_k)?;
         real_range("temperature", &self.temperature, "a finite number >= 0", |x| x >= 0.0)?;
-        real_range("top_p", &self.top_p, "a number > 0 and <= 1", |x| x > 0.0 && x <= 1.0)?;
+        real_range("top_p", &self.top_p, "a number >= 0 and <= 1", |x| (0.0..=1.0).contains(&x))?;
         real_range("min_p", &self.min_p, "a number >= 0 and <= 1", |x| (0.0..=1.0).contains(&x))?;
         self.check_slots()
     }

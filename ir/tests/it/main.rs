@@ -1,0 +1,10 @@
+//! Tests of the IR through its public interface.
+
+mod ops_dense;
+mod ops_head;
+mod ops_state;
+mod program;
+mod properties;
+mod support;
+mod text;
+mod verify;
