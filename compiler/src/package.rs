@@ -2,7 +2,6 @@
 
 use nemo_ir::artifact::{Contents, TargetContents};
 use nemo_ir::graph::Program;
-use nemo_ir::text;
 use nemo_ir::types::Dtype;
 use nemo_models::Model;
 
@@ -20,7 +19,7 @@ pub(crate) fn contents(
     targets: &[CompiledTarget],
 ) -> Contents {
     let fused: Vec<_> =
-        programs.iter().map(|program| (program.phase.name().to_owned(), text::print(program))).collect();
+        programs.iter().map(|program| (program.phase.name().to_owned(), program.to_string())).collect();
     Contents {
         model: model.name.clone(),
         compiler: COMPILER.to_owned(),

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use nemo_ir::text;
 use nemoc::{Compiled, plan};
 
 use super::{CliError, write};
@@ -63,7 +62,7 @@ impl Emit {
         if self.wants(Stage::Graph) {
             let dir = self.create(Stage::Graph)?;
             for program in &compiled.programs {
-                write(&dir.join(format!("{}.txt", program.phase.name())), text::print(program))?;
+                write(&dir.join(format!("{}.txt", program.phase.name())), program.to_string())?;
             }
         }
         for stage in [Stage::Plan, Stage::Llvm, Stage::Asm].into_iter().filter(|stage| self.wants(*stage)) {

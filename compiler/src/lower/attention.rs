@@ -46,7 +46,7 @@ pub(super) fn lower(
     );
     let kv = lowering.state("kv", pages);
     let kv = lowering.builder.op("kv_append", &[k, v, kv], vec![])?;
-    let scale = 1.0 / (attention.head_dim as f64).sqrt();
+    let scale = (attention.head_dim as f64).powf(-0.5);
     let attrs = vec![scale.into(), attention.window.unwrap_or(0).into(), context.activations.into()];
     let y = lowering.builder.op("paged_attention", &[q, kv], attrs)?;
     lowering.product(y, &attention.o, hidden, attention.q_width())

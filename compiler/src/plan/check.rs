@@ -105,7 +105,7 @@ impl Replay<'_> {
     fn call(&mut self, number: usize, block: &Block, call: &Call, bound: &plan::Call) -> Fault<()> {
         let mut frame = Frame { block, call, bound, contents: HashMap::new() };
         let mut launches = self.program.blocks[bound.block].launches.iter();
-        for index in block.graph.node_indices() {
+        for index in block.order() {
             let value = Value { node: index, result: 0 };
             match &block.graph[index] {
                 Node::Input { name, ty } => {

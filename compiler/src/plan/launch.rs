@@ -11,9 +11,9 @@ use petgraph::graph::NodeIndex;
 use super::bind::Bindings;
 use super::place::Offsets;
 use super::storage::{Place, Storages};
-use super::{Kernels, PlanError, state_operand};
+use super::{Kernels, PlanError};
 
-/// Turns the ops of a block into launches, in order of definition.
+/// Turns the ops of a block into launches, in the block's order.
 pub(super) fn launches(
     block: &Block,
     storages: &Storages,
@@ -26,7 +26,7 @@ pub(super) fn launches(
     let places = Places { block, storages, offsets, weights, states };
     let mut current: HashMap<Value, Value> = HashMap::new();
     let mut list = Vec::new();
-    for index in block.graph.node_indices() {
+    for index in block.order() {
         let Node::Op { op, attrs, results } = &block.graph[index] else { continue };
         if op.name == "slice" {
             continue;
@@ -42,7 +42,7 @@ pub(super) fn launches(
         let mut result_layouts = Vec::with_capacity(results.len());
         for result in 0..results.len() {
             let value = Value { node: index, result };
-            if state_operand(op, result).is_some() {
+            if op.superseded(result).is_some() {
                 places.advance(&mut current, op, value)?;
             } else {
                 args.push(places.arg(op, value, bindings)?);

@@ -1,6 +1,6 @@
 //! Graph IR to plan: where every value lies, which kernels run on it, and what each call binds.
 //!
-//! Before: programs whose blocks are in order of definition. After: a [`Plan`] that the runtime can interpret, and
+//! Before: verified programs. After: a [`Plan`] that the runtime can interpret, and
 //! the specs of the kernels that it launches. [`check`] replays the result against the graphs it came from.
 
 mod bind;
@@ -110,12 +110,6 @@ pub enum PlanError {
 /// of that operand than the one at its place.
 fn in_place_operand(op: Op) -> Option<usize> {
     (op.name == "add").then_some(0)
-}
-
-/// Whether the n-th result of an op is the next value of a state; the operand's name then is the result's without
-/// its prime.
-fn state_operand(op: Op, result: usize) -> Option<&'static str> {
-    op.results.get(result).and_then(|(name, _)| name.strip_suffix('\''))
 }
 
 /// Largest values of the symbols in one program.

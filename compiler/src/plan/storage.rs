@@ -6,17 +6,18 @@ use nemo_ir::graph::{Block, Node, Value};
 use nemo_ir::ops::{Attr, Attrs, Op};
 use nemo_ir::plan::Phase;
 use nemo_ir::types::{Dim, Type};
+use petgraph::graph::NodeIndex;
 
-use super::{Extents, PlanError, in_place_operand, state_operand};
+use super::{Extents, PlanError, in_place_operand};
 
 /// A piece of memory that one value has, or several one after the other.
 #[derive(Debug, Clone)]
 pub(super) struct Storage {
     /// Size; `None` when it does not fit 64 bits.
     pub(super) bytes: Option<u64>,
-    /// Index of the node that first writes it.
+    /// Place in the order of the node that first writes it.
     pub(super) first: usize,
-    /// Index of the last node that reads or writes it; the number of nodes where the block gives it on.
+    /// Place in the order of the last node that reads or writes it; past the end where the block gives it on.
     pub(super) last: usize,
     /// The name under which it comes from the call before, or goes to the next one.
     pub(super) crossing: Option<String>,
@@ -52,13 +53,14 @@ pub(super) struct Storages {
     pub(super) places: HashMap<Value, Place>,
 }
 
-/// Gives every value of a block a place. Nodes are taken in order of definition.
+/// Gives every value of a block a place. Nodes run in the block's order.
 pub(super) fn assign(phase: Phase, block: &Block, extents: Extents) -> Result<Storages, PlanError> {
-    let last_uses = last_uses(block);
+    let order = block.order();
+    let last_uses = last_uses(block, &order);
     let last_use = |value: &Value, at: usize| last_uses.get(value).copied().unwrap_or(at);
     let mut storages = Storages::default();
-    for index in block.graph.node_indices() {
-        let (at, only) = (index.index(), Value { node: index, result: 0 });
+    for (at, index) in order.into_iter().enumerate() {
+        let only = Value { node: index, result: 0 };
         match &block.graph[index] {
             Node::Input { name, ty } => {
                 let last = last_use(&only, at);
@@ -77,8 +79,8 @@ pub(super) fn assign(phase: Phase, block: &Block, extents: Extents) -> Result<St
                 }
                 for (result, ty) in results.iter().enumerate() {
                     let value = Value { node: index, result };
-                    if let Some(name) = state_operand(op, result) {
-                        storages.advance(block, op, value, &operands, name)?;
+                    if let Some(state) = op.superseded(result) {
+                        storages.advance(block, op, value, &operands, state)?;
                     } else if let Some(place) = step_result(block, value) {
                         storages.places.insert(value, place);
                     } else if let Some(home) = storages.reusable(block, op, &operands, ty, at) {
@@ -130,12 +132,10 @@ impl Storages {
         op: Op,
         value: Value,
         operands: &[Value],
-        name: &str,
+        state: usize,
     ) -> Result<(), PlanError> {
-        // State operands come after optional weights, so they are counted from the end.
-        let from_end = op.operands.iter().rev().position(|operand| operand.name == name);
-        let operand = from_end.and_then(|n| operands.iter().rev().nth(n));
-        match operand.and_then(|operand| self.places.get(operand)) {
+        let given = op.places(operands.len()).and_then(|places| places.iter().position(|place| *place == state));
+        match given.and_then(|n| self.places.get(&operands[n])) {
             Some(place @ Place::State(_)) => {
                 self.places.insert(value, *place);
                 Ok(())
@@ -198,18 +198,17 @@ fn step_result(block: &Block, value: Value) -> Option<Place> {
 }
 
 /// The last node that needs each value, itself or through a view of it.
-fn last_uses(block: &Block) -> HashMap<Value, usize> {
+fn last_uses(block: &Block, order: &[NodeIndex]) -> HashMap<Value, usize> {
     let mut uses: HashMap<Value, usize> = HashMap::new();
-    let end = block.graph.node_count();
-    uses.extend(block.outputs.iter().map(|(_, value)| (*value, end)));
-    for index in block.graph.node_indices().rev() {
-        let Node::Op { op, .. } = &block.graph[index] else { continue };
+    uses.extend(block.outputs.iter().map(|(_, value)| (*value, order.len())));
+    for (place, index) in order.iter().enumerate().rev() {
+        let Node::Op { op, .. } = &block.graph[*index] else { continue };
         let at = match op.name {
             // Copying nothing, it needs its operand as long as it is needed itself.
-            "slice" => uses.get(&Value { node: index, result: 0 }).copied().unwrap_or(index.index()),
-            _ => index.index(),
+            "slice" => uses.get(&Value { node: *index, result: 0 }).copied().unwrap_or(place),
+            _ => place,
         };
-        for operand in block.operands(index) {
+        for operand in block.operands(*index) {
             let last = uses.entry(operand).or_insert(at);
             *last = (*last).max(at);
         }
