@@ -1,0 +1,328 @@
+//! The host device: this machine's CPU.
+
+#![allow(unsafe_code, reason = "kernels are called with raw pointers")]
+
+mod bandwidth;
+pub mod cpu;
+pub mod memory;
+pub mod object;
+pub mod pool;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nemo_ir::plan::{Arg, Phase, Plan, StateUnit};
+use nemo_ir::step::{PAGE_TOKENS, StepDims, StepInput};
+use nemo_ir::types::Symbol;
+use thiserror::Error;
+
+use self::memory::{MemoryError, Region};
+use self::object::{Code, KernelFn, ObjectError};
+use self::pool::{Pinning, Pool};
+use super::{Device, LaunchTime, MemoryUse, Profiling};
+use crate::step::Step;
+use crate::weights::Weights;
+
+/// How a host device is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct HostOptions {
+    /// Threads that compute; all cores unless given.
+    pub threads: Option<u32>,
+    /// Which of them are bound to cores.
+    pub pinning: Pinning,
+    /// Whether launches are timed.
+    pub profiling: Profiling,
+    /// Sequences in a step, and state slots.
+    pub max_seqs: u64,
+    /// Positions of a sequence.
+    pub max_context: u64,
+}
+
+/// Why a host device could not be set up.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// The machine code.
+    #[error(transparent)]
+    Object(#[from] ObjectError),
+    /// The memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The threads.
+    #[error("cannot start {threads} threads: {source}")]
+    Threads {
+        /// How many were wanted.
+        threads: u32,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The model on this machine's CPU.
+#[derive(Debug)]
+pub struct Host {
+    pool: Pool,
+    programs: Vec<Program>,
+    inputs: Vec<Region>,
+    logits: Region,
+    next: Region,
+    vocab: usize,
+    memory: MemoryUse,
+    profiling: Profiling,
+    /// A buffer for measuring bandwidth, made when first wanted.
+    stream: Option<Region>,
+    // What the programs' pointers lead to; held, never read here.
+    _code: Code,
+    _weights: Weights,
+    _arena: Region,
+    _states: Vec<Region>,
+    _tables: Vec<Region>,
+}
+
+/// A phase's launches, resolved to addresses.
+#[derive(Debug)]
+struct Program {
+    phase: Phase,
+    launches: Vec<Launch>,
+    /// The launches' arguments, one after the other.
+    args: Vec<*mut u8>,
+}
+
+/// One launch.
+#[derive(Debug)]
+struct Launch {
+    function: KernelFn,
+    first_arg: usize,
+    op: String,
+    symbol: String,
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+// SAFETY: the pointers lead into regions and mappings that the same `Host` owns and that do not move.
+unsafe impl Send for Program {}
+// SAFETY: a shared program is only read; what its kernels write is kept apart by their thread shares
+// and by the barriers between launches.
+unsafe impl Sync for Program {}
+
+impl Host {
+    /// Loads the kernels and lays out everything that they read and write.
+    ///
+    /// The plan must have passed `nemo_ir::artifact::validate`, and the weights be those of the plan.
+    ///
+    /// # Errors
+    /// [`HostError`] when the object cannot be loaded or there is not enough memory.
+    pub fn new(
+        plan: &Plan,
+        object: &[u8],
+        weights: Weights,
+        options: HostOptions,
+    ) -> Result<Self, HostError> {
+        let code = object::load(object)?;
+        let sizes = Sizes::of(plan, &options);
+        let states_bytes: u64 = sizes.states.iter().sum();
+        let buffer_bytes = sizes.buffers();
+        let hint = "; lower --max-context or --max-seqs";
+        memory::check_available(
+            "the state of all sequences",
+            states_bytes.saturating_add(buffer_bytes),
+            hint,
+        )?;
+        let region = |bytes: &u64| Region::new(*bytes);
+        let states = sizes.states.iter().map(region).collect::<Result<Vec<_>, _>>()?;
+        let inputs = sizes.inputs.iter().map(region).collect::<Result<Vec<_>, _>>()?;
+        let mut tables = sizes.tables.iter().map(region).collect::<Result<Vec<_>, _>>()?;
+        for (table, region) in plan.tables.iter().zip(&mut tables) {
+            let rows = table.rows(options.max_context);
+            let bytes: &[u8] = bytemuck::cast_slice(&rows);
+            region.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        }
+        let (arena, logits, next) = (region(&sizes.arena)?, region(&sizes.logits)?, region(&sizes.next)?);
+        let address = |arg: Arg, call: &nemo_ir::plan::Call| match arg {
+            Arg::Arena(offset) => arena.as_ptr().wrapping_add(offset as usize),
+            // Kernels take every argument as `*mut u8` and only read their weights.
+            Arg::Weight(n) => weights.bytes(call.weights[n]).as_ptr().cast_mut(),
+            Arg::State(n) => states[call.states[n]].as_ptr(),
+            Arg::Table(n) => tables[n].as_ptr(),
+            Arg::Step(input) => inputs[place(input)].as_ptr(),
+            Arg::Logits => logits.as_ptr(),
+            Arg::Next => next.as_ptr(),
+        };
+        let mut programs = Vec::new();
+        for program in &plan.programs {
+            let mut flat = Program { phase: program.phase, launches: Vec::new(), args: Vec::new() };
+            for call in &program.calls {
+                for launch in &program.blocks[call.block].launches {
+                    let symbol = &plan.kernels[launch.kernel].symbol;
+                    let first_arg = flat.args.len();
+                    flat.args.extend(launch.args.iter().map(|arg| address(*arg, call)));
+                    flat.launches.push(Launch {
+                        function: code.function(symbol)?,
+                        first_arg,
+                        op: launch.op.clone(),
+                        symbol: symbol.clone(),
+                        count: AtomicU64::new(0),
+                        nanos: AtomicU64::new(0),
+                    });
+                }
+            }
+            programs.push(flat);
+        }
+        let threads = options.threads.unwrap_or_else(pool::default_threads);
+        let pool =
+            Pool::new(threads, options.pinning).map_err(|source| HostError::Threads { threads, source })?;
+        Ok(Self {
+            pool,
+            programs,
+            inputs,
+            logits,
+            next,
+            vocab: plan.limits.vocab as usize,
+            memory: MemoryUse { weights: weights.total_bytes(), states: states_bytes, buffers: buffer_bytes },
+            profiling: options.profiling,
+            stream: None,
+            _code: code,
+            _weights: weights,
+            _arena: arena,
+            _states: states,
+            _tables: tables,
+        })
+    }
+}
+
+/// Bytes of everything that a plan needs under some options.
+#[derive(Debug)]
+struct Sizes {
+    arena: u64,
+    states: Vec<u64>,
+    inputs: Vec<u64>,
+    tables: Vec<u64>,
+    logits: u64,
+    next: u64,
+}
+
+impl Sizes {
+    fn of(plan: &Plan, options: &HostOptions) -> Self {
+        let pages_per_seq = options.max_context.div_ceil(PAGE_TOKENS);
+        let tokens = plan.programs.iter().map(|program| program.max_tokens).max().unwrap_or(1);
+        let value = |symbol| match symbol {
+            // A row is a token of the step, so there are never more.
+            Symbol::T | Symbol::L => tokens,
+            Symbol::R | Symbol::S => options.max_seqs,
+            Symbol::P => pages_per_seq,
+            Symbol::N => options.max_seqs * pages_per_seq,
+        };
+        let units = |per| match per {
+            StateUnit::Slot => value(Symbol::S),
+            StateUnit::Page => value(Symbol::N),
+        };
+        // One more element everywhere is what `seq_start` wants, and harms nobody.
+        let input = |input: &StepInput| input.ty().bytes(value) + 4;
+        Self {
+            arena: plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0),
+            states: plan
+                .states
+                .iter()
+                .map(|state| state.unit_bytes().saturating_mul(units(state.per)))
+                .collect(),
+            inputs: StepInput::ALL.iter().map(input).collect(),
+            tables: plan.tables.iter().map(|table| options.max_context * table.head_dim * 4).collect(),
+            logits: value(Symbol::L) * plan.limits.vocab * 4,
+            next: options.max_seqs * 4,
+        }
+    }
+
+    fn buffers(&self) -> u64 {
+        let small: u64 = self.inputs.iter().chain(&self.tables).sum();
+        self.arena + small + self.logits + self.next
+    }
+}
+
+/// Place of an input among the input buffers: its place in the contract.
+fn place(input: StepInput) -> usize {
+    StepInput::ALL.iter().position(|other| *other == input).unwrap_or(0)
+}
+
+impl Device for Host {
+    fn describe(&self) -> String {
+        format!("host, {} threads", self.pool.threads())
+    }
+
+    fn run(&mut self, phase: Phase, step: &Step<'_>, dims: StepDims) {
+        for (input, region) in StepInput::ALL.into_iter().zip(&mut self.inputs) {
+            let bytes = step.input(input);
+            region.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
+        }
+        let program = self.programs.iter().find(|program| program.phase == phase);
+        // A plan always has a prefill program, which runs every step that decode runs.
+        let Some(program) = program.or(self.programs.iter().find(|program| program.phase == Phase::Prefill))
+        else {
+            return;
+        };
+        let profiling = self.profiling;
+        self.pool.run(&|worker| {
+            let timed = profiling == Profiling::EachLaunch && worker.thread == 0;
+            let mut last = timed.then(Instant::now);
+            for launch in &program.launches {
+                let args = &program.args[launch.first_arg..];
+                // SAFETY: the arguments are those that the plan gives this kernel and lead to memory that
+                // lives as long as `self`; the step was checked against the sizes of that memory.
+                unsafe { (launch.function)(args.as_ptr(), &dims, worker.thread, worker.threads) };
+                worker.barrier();
+                if let Some(last) = &mut last {
+                    let now = Instant::now();
+                    launch.nanos.fetch_add((now - *last).as_nanos() as u64, Ordering::Relaxed);
+                    launch.count.fetch_add(1, Ordering::Relaxed);
+                    *last = now;
+                }
+            }
+        });
+    }
+
+    fn logits(&self, rows: usize) -> &[f32] {
+        self.logits.slice(rows * self.vocab)
+    }
+
+    fn next(&self, seqs: usize) -> &[i32] {
+        self.next.slice(seqs)
+    }
+
+    fn memory(&self) -> MemoryUse {
+        self.memory
+    }
+
+    fn read_bandwidth(&mut self) -> f64 {
+        if self.stream.is_none() {
+            self.stream = bandwidth::buffer(&mut self.pool);
+        }
+        let Some(buffer) = &self.stream else { return 0.0 };
+        bandwidth::measure(&mut self.pool, buffer)
+    }
+
+    fn take_profile(&mut self) -> Vec<LaunchTime> {
+        let mut times: Vec<LaunchTime> = Vec::new();
+        for (program, launch) in self
+            .programs
+            .iter()
+            .flat_map(|program| program.launches.iter().map(move |launch| (program, launch)))
+        {
+            let count = launch.count.swap(0, Ordering::Relaxed);
+            let total = Duration::from_nanos(launch.nanos.swap(0, Ordering::Relaxed));
+            let same = |time: &&mut LaunchTime| time.phase == program.phase && time.symbol == launch.symbol;
+            match times.iter_mut().find(same) {
+                _ if count == 0 => {}
+                Some(time) => {
+                    time.count += count;
+                    time.total += total;
+                }
+                None => times.push(LaunchTime {
+                    phase: program.phase,
+                    op: launch.op.clone(),
+                    symbol: launch.symbol.clone(),
+                    count,
+                    total,
+                }),
+            }
+        }
+        times
+    }
+}

@@ -1,0 +1,80 @@
+//! Devices: what runs an artifact's kernels. One trait; `host` always exists.
+
+pub mod host;
+
+use std::time::Duration;
+
+use nemo_ir::plan::Phase;
+use nemo_ir::step::StepDims;
+
+use crate::step::Step;
+
+/// Something that holds a model and runs its steps.
+pub trait Device: Send + std::fmt::Debug {
+    /// What it is, for people.
+    fn describe(&self) -> String;
+
+    /// Runs one step that [`Step::check`] has passed, with the phase and dims that it gave.
+    fn run(&mut self, phase: Phase, step: &Step<'_>, dims: StepDims);
+
+    /// The first `rows` rows of the last step's logits.
+    fn logits(&self, rows: usize) -> &[f32];
+
+    /// The last step's tokens, one a sequence.
+    fn next(&self, seqs: usize) -> &[i32];
+
+    /// What it has taken.
+    fn memory(&self) -> MemoryUse;
+
+    /// Bytes a second that a plain streaming read of a large buffer reaches, measured now.
+    fn read_bandwidth(&mut self) -> f64;
+
+    /// Time of each launch since the last call; empty unless the device was told to profile.
+    fn take_profile(&mut self) -> Vec<LaunchTime>;
+}
+
+/// Whether a device times each launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Profiling {
+    /// No: nothing is recorded.
+    #[default]
+    Off,
+    /// After each launch the time is taken.
+    EachLaunch,
+}
+
+/// Bytes that a device holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MemoryUse {
+    /// Weights, mapped or converted.
+    pub weights: u64,
+    /// KV pages and state slots.
+    pub states: u64,
+    /// The arena, step inputs, tables and results.
+    pub buffers: u64,
+}
+
+/// How long a launch took in all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchTime {
+    /// Which program.
+    pub phase: Phase,
+    /// The op that the kernel computes.
+    pub op: String,
+    /// The kernel's symbol.
+    pub symbol: String,
+    /// How often it ran.
+    pub count: u64,
+    /// All of those together.
+    pub total: Duration,
+}
+
+/// Bytes as people read them.
+pub fn human_bytes(bytes: u64) -> String {
+    match bytes {
+        0..=1023 => format!("{bytes} B"),
+        1024..=0xF_FFFF => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        0x10_0000..=0x3FFF_FFFF => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+        _ => format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)),
+    }
+}

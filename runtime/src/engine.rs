@@ -1,0 +1,223 @@
+//! The engine: an artifact and its weights on a device, ready to run steps.
+
+use std::path::PathBuf;
+
+use nemo_ir::artifact::{Artifact, ArtifactError, TargetManifest};
+use nemo_ir::plan::{Arg, Limits, Phase, Plan, StateUnit};
+use nemo_ir::step::PAGE_TOKENS;
+use thiserror::Error;
+
+use crate::device::host::pool::Pinning;
+use crate::device::host::{Host, HostError, HostOptions, cpu, pool};
+use crate::device::{Device, Profiling};
+use crate::step::{Bounds, Step, StepError};
+use crate::weights::{Progress, Weights, WeightsError, WeightsSource};
+
+/// How an engine is set up; the defaults suit a library user who has one model.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Target of the artifact; the best that this machine can run unless given.
+    pub target: Option<String>,
+    /// Where the weights come from.
+    pub weights: WeightsSource,
+    /// Threads that compute; all cores unless given.
+    pub threads: Option<u32>,
+    /// Which of them are bound to cores.
+    pub pinning: Pinning,
+    /// Sequences at once; all that the artifact allows unless given.
+    pub max_seqs: Option<u64>,
+    /// Positions of a sequence; all that the artifact allows unless given.
+    pub max_context: Option<u64>,
+    /// Whether loading shows how far it is.
+    pub progress: Progress,
+    /// Whether launches are timed.
+    pub profiling: Profiling,
+}
+
+impl EngineOptions {
+    /// Defaults, with these weights.
+    pub fn new(weights: WeightsSource) -> Self {
+        Self {
+            target: None,
+            weights,
+            threads: None,
+            pinning: Pinning::default(),
+            max_seqs: None,
+            max_context: None,
+            progress: Progress::default(),
+            profiling: Profiling::default(),
+        }
+    }
+}
+
+/// Why an engine could not be set up.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// The artifact.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+    /// The weights.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// No target that this CPU runs.
+    #[error("artifact `{}` is for another CPU: {targets}", file.display())]
+    OtherCpu {
+        /// The artifact.
+        file: PathBuf,
+        /// Its targets, each with the features that this CPU lacks.
+        targets: String,
+    },
+    /// More than the artifact was compiled for.
+    #[error("{what} {wanted} is not in 1..={most}, which artifact `{}` was compiled for", file.display())]
+    Limit {
+        /// The option.
+        what: &'static str,
+        /// What was asked for.
+        wanted: u64,
+        /// What there can be.
+        most: u64,
+        /// The artifact.
+        file: PathBuf,
+    },
+    /// The device.
+    #[error("cannot load artifact `{}`: {source}", file.display())]
+    Host {
+        /// The artifact.
+        file: PathBuf,
+        /// What went wrong.
+        source: HostError,
+    },
+}
+
+/// What a step gives.
+#[derive(Debug, Clone, Copy)]
+pub struct StepOutput<'a> {
+    /// `[L, V]`; `None` where the program keeps no logits.
+    pub logits: Option<&'a [f32]>,
+    /// `[R]`: the next token of each sequence, or -1 where none of its rows wanted logits.
+    pub next: &'a [i32],
+}
+
+/// A model on a device.
+#[derive(Debug)]
+pub struct Engine {
+    device: Box<dyn Device>,
+    plan: Plan,
+    bounds: Bounds,
+}
+
+impl Engine {
+    /// Chooses a target, checks and places the weights, and loads the kernels.
+    ///
+    /// # Errors
+    /// [`EngineError`]: everything that can be wrong with the files is found here, before a step runs.
+    pub fn load(artifact: &Artifact, options: &EngineOptions) -> Result<Self, EngineError> {
+        let target = artifact.target(&choose(artifact, options.target.as_deref())?)?;
+        let plan = target.plan;
+        let limit = |what, wanted: Option<u64>, most| match wanted {
+            Some(wanted) if !(1..=most).contains(&wanted) => {
+                Err(EngineError::Limit { what, wanted, most, file: artifact.file().to_owned() })
+            }
+            _ => Ok(wanted.unwrap_or(most)),
+        };
+        let of_phase = |phase| plan.programs.iter().find(move |program| program.phase == phase);
+        let (chunk, seqs) =
+            of_phase(Phase::Prefill).map_or((1, 1), |program| (program.max_tokens, program.max_seqs));
+        let max_seqs = limit("--max-seqs", options.max_seqs, seqs.min(plan.limits.max_seqs))?;
+        let max_context = limit("--max-context", options.max_context, plan.limits.max_context)?;
+        let threads = options.threads.unwrap_or_else(pool::default_threads);
+        let weights = Weights::load(&options.weights, &plan.weights, threads, options.progress)?;
+        let host = HostOptions {
+            threads: Some(threads),
+            pinning: options.pinning,
+            profiling: options.profiling,
+            max_seqs,
+            max_context,
+        };
+        let device = Host::new(&plan, target.object, weights, host)
+            .map_err(|source| EngineError::Host { file: artifact.file().to_owned(), source })?;
+        let pages_per_seq = max_context.div_ceil(PAGE_TOKENS);
+        let paged = plan.states.iter().any(|state| state.per == StateUnit::Page);
+        let decode = of_phase(Phase::Decode).map_or(0, |program| program.max_seqs.min(program.max_tokens));
+        let bounds = Bounds {
+            vocab: plan.limits.vocab,
+            max_context,
+            tokens: chunk,
+            seqs: max_seqs,
+            decode_seqs: decode,
+            slots: max_seqs,
+            pages: if paged { max_seqs * pages_per_seq } else { 0 },
+            pages_per_seq,
+        };
+        Ok(Self { device: Box::new(device), plan, bounds })
+    }
+
+    /// Runs one step.
+    ///
+    /// # Errors
+    /// [`StepError`] when an input is out of its range; nothing has run then.
+    pub fn step(&mut self, step: &Step<'_>) -> Result<StepOutput<'_>, StepError> {
+        let (phase, dims) = step.check(&self.bounds)?;
+        self.device.run(phase, step, dims);
+        let keeps_logits = || {
+            self.plan
+                .programs
+                .iter()
+                .filter(|program| program.phase == phase)
+                .flat_map(|program| program.blocks.iter().rev())
+                .flat_map(|block| &block.launches)
+                .any(|launch| launch.args.contains(&Arg::Logits))
+        };
+        let logits = keeps_logits().then(|| self.device.logits(dims.rows as usize));
+        Ok(StepOutput { logits, next: self.device.next(dims.seqs as usize) })
+    }
+
+    /// What its steps may reach.
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// What the artifact was compiled for.
+    pub fn limits(&self) -> Limits {
+        self.plan.limits
+    }
+
+    /// The plan that it runs.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The device.
+    pub fn device(&self) -> &dyn Device {
+        self.device.as_ref()
+    }
+
+    /// The device, to measure it.
+    pub fn device_mut(&mut self) -> &mut dyn Device {
+        self.device.as_mut()
+    }
+}
+
+/// The target asked for, if this CPU runs it; else the one with the most features that it runs.
+fn choose(artifact: &Artifact, wanted: Option<&str>) -> Result<String, EngineError> {
+    let targets = &artifact.manifest().targets;
+    let considered: Vec<&TargetManifest> =
+        targets.iter().filter(|target| wanted.is_none_or(|wanted| target.name == wanted)).collect();
+    if let (true, Some(wanted)) = (considered.is_empty(), wanted) {
+        // The artifact's own error lists the targets there are.
+        artifact.target(wanted)?;
+    }
+    let best = considered
+        .iter()
+        .filter(|target| cpu::missing(&target.cpu_features).is_empty())
+        .max_by_key(|target| target.cpu_features.len());
+    best.map(|target| target.name.clone()).ok_or_else(|| {
+        let describe = |target: &&TargetManifest| {
+            let missing = cpu::missing(&target.cpu_features).join(", ");
+            format!("target `{}` needs {missing}, which this one lacks", target.name)
+        };
+        let described: Vec<_> = considered.iter().map(describe).collect();
+        let targets = if described.is_empty() { "it has no target".to_owned() } else { described.join("; ") };
+        EngineError::OtherCpu { file: artifact.file().to_owned(), targets }
+    })
+}

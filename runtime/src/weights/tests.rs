@@ -1,0 +1,118 @@
+use std::path::Path;
+
+use super::*;
+
+/// A safetensors file of these tensors: name, dtype, shape, bytes.
+fn safetensors(tensors: &[(&str, &str, &[u64], Vec<u8>)]) -> Vec<u8> {
+    let mut header = serde_json::Map::new();
+    let mut data = Vec::new();
+    for (name, dtype, shape, bytes) in tensors {
+        let offsets = [data.len(), data.len() + bytes.len()];
+        let entry = serde_json::json!({"dtype": dtype, "shape": shape, "data_offsets": offsets});
+        header.insert((*name).to_owned(), entry);
+        data.extend(bytes);
+    }
+    let json = serde_json::to_vec(&header).unwrap();
+    [(json.len() as u64).to_le_bytes().to_vec(), json, data].concat()
+}
+
+fn weight(names: &[&str], shape: &[u64], placement: Placement) -> Weight {
+    Weight { names: names.iter().map(|name| (*name).to_owned()).collect(), shape: shape.to_vec(), placement }
+}
+
+fn load(directory: &Path, weights: &[Weight]) -> Result<Weights, WeightsError> {
+    Weights::load(&WeightsSource::Directory(directory.to_owned()), weights, 1, Progress::Silent)
+}
+
+fn bf16_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect()
+}
+
+fn one_file(dir: &Path) {
+    let file = safetensors(&[
+        // Three bytes first, so that what follows is aligned to nothing.
+        ("odd", "U8", &[3], vec![1, 2, 3]),
+        ("m", "BF16", &[2, 2], bf16_bytes(&[1.0, 2.0, 3.0, 4.0])),
+        ("half", "F16", &[2], [1.5_f32, -2.0].iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect()),
+        ("full", "F32", &[1], 0.25_f32.to_le_bytes().to_vec()),
+    ]);
+    std::fs::write(dir.join("model.safetensors"), file).unwrap();
+}
+
+#[test]
+fn in_place_and_widened() {
+    let dir = tempfile::tempdir().unwrap();
+    one_file(dir.path());
+    let weights = [
+        weight(&["other", "m"], &[2, 2], Placement::InPlace(Dtype::Bf16)),
+        weight(&["m"], &[2, 2], Placement::WidenedToF32),
+        weight(&["half"], &[2], Placement::WidenedToF32),
+        weight(&["full"], &[1], Placement::WidenedToF32),
+    ];
+    let loaded = load(dir.path(), &weights).unwrap();
+    assert_eq!(loaded.bytes(0), bf16_bytes(&[1.0, 2.0, 3.0, 4.0]));
+    assert_eq!(bytemuck::cast_slice::<u8, f32>(loaded.bytes(1)), [1.0, 2.0, 3.0, 4.0]);
+    assert_eq!(bytemuck::cast_slice::<u8, f32>(loaded.bytes(2)), [1.5, -2.0]);
+    assert_eq!(bytemuck::cast_slice::<u8, f32>(loaded.bytes(3)), [0.25]);
+    assert_eq!(loaded.total_bytes(), 8 + 16 + 8 + 4);
+}
+
+#[test]
+fn missing_shape_and_dtype() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = |weight: Weight| load(dir.path(), &[weight]).unwrap_err().to_string();
+    let m = |shape: &[u64], dtype| weight(&["m"], shape, Placement::InPlace(dtype));
+    assert!(
+        message(m(&[2, 2], Dtype::Bf16))
+            .ends_with("has neither model.safetensors nor model.safetensors.index.json")
+    );
+    one_file(dir.path());
+    let missing = message(weight(&["x", "y"], &[1], Placement::WidenedToF32));
+    assert!(missing.contains("has no tensor `x` or `y`") && missing.contains("checkpoint `/"), "{missing}");
+    let shape = message(m(&[4, 1], Dtype::Bf16));
+    assert!(shape.contains("model.safetensors` has shape [2, 2], the artifact wants [4, 1]"), "{shape}");
+    assert!(message(m(&[2, 2], Dtype::F32)).contains("has dtype BF16, the artifact wants F32"));
+    let wide = message(weight(&["odd"], &[3], Placement::WidenedToF32));
+    assert!(wide.contains("has dtype U8, the artifact wants F32, BF16 or F16"), "{wide}");
+}
+
+#[test]
+fn a_truncated_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    one_file(dir.path());
+    let path = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let message = load(dir.path(), &[]).unwrap_err().to_string();
+    assert!(message.contains("model.safetensors`: tensor `full` has bytes"), "{message}");
+    std::fs::write(&path, []).unwrap();
+    let message = load(dir.path(), &[]).unwrap_err().to_string();
+    assert!(message.contains("truncated"), "{message}");
+}
+
+#[test]
+fn shards_follow_their_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = |name: &str, tensor: &str| {
+        std::fs::write(dir.path().join(name), safetensors(&[(tensor, "U8", &[1], vec![7])])).unwrap();
+    };
+    let index = |json: &str| std::fs::write(dir.path().join("model.safetensors.index.json"), json).unwrap();
+    let weights = [
+        weight(&["a"], &[1], Placement::InPlace(Dtype::U8)),
+        weight(&["b"], &[1], Placement::InPlace(Dtype::U8)),
+    ];
+    shard("1.safetensors", "a");
+    index(r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#);
+    let message = |weights: &[Weight]| load(dir.path(), weights).unwrap_err().to_string();
+    assert!(message(&weights).contains("2.safetensors`: No such file"));
+    shard("2.safetensors", "a");
+    assert!(message(&weights).starts_with("tensor `a` is in both"));
+    shard("2.safetensors", "c");
+    assert!(message(&weights).contains("puts tensor `b` in `2.safetensors`, which does not have it"));
+    shard("2.safetensors", "b");
+    assert_eq!(load(dir.path(), &weights).unwrap().bytes(1), [7]);
+    index(r#"{"weight_map": {"a": "../1.safetensors"}}"#);
+    assert!(message(&weights).contains("`../1.safetensors` is not a file name"));
+    index("{}");
+    assert!(message(&weights).contains("missing field `weight_map`"));
+}
