@@ -59,10 +59,14 @@ impl<'c> Emit<'c, '_> {
 
     /// Runs `body` where the condition holds.
     pub fn when(&self, condition: IntValue<'c>, body: impl FnOnce()) {
-        self.choose(condition, || {
-            body();
-            Vec::new()
-        }, Vec::new);
+        self.choose(
+            condition,
+            || {
+                body();
+                Vec::new()
+            },
+            Vec::new,
+        );
     }
 
     /// Runs one of two bodies and gives its values.

@@ -372,7 +372,8 @@ impl<'c, 'm> Emit<'c, 'm> {
         let declaration = intrinsic
             .get_declaration(self.module, overloads)
             .unwrap_or_else(|| unreachable!("`{name}` is not overloaded on {overloads:?}"));
-        let operands: Vec<BasicMetadataValueEnum<'c>> = operands.iter().map(|value| (*value).into()).collect();
+        let operands: Vec<BasicMetadataValueEnum<'c>> =
+            operands.iter().map(|value| (*value).into()).collect();
         let call = built(self.builder.build_call(declaration, &operands, ""));
         let value = call.try_as_basic_value().basic().expect("the intrinsic gives a value");
         T::try_from(value).unwrap_or_else(|_| unreachable!("`{name}` gives another type"))

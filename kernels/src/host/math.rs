@@ -22,7 +22,10 @@ impl<'c> Emit<'c, '_> {
         let words = self.context.i32_type().vec_type(self.width());
         let exponent = built(self.builder.build_float_to_signed_int(n, words, ""));
         let constant = |value: u64| {
-            VectorType::const_vector(&vec![self.context.i32_type().const_int(value, false); self.width() as usize])
+            VectorType::const_vector(&vec![
+                self.context.i32_type().const_int(value, false);
+                self.width() as usize
+            ])
         };
         let biased = built(self.builder.build_int_add(exponent, constant(127), ""));
         let bits = built(self.builder.build_left_shift(biased, constant(23), ""));

@@ -1,7 +1,8 @@
 //! Loads and stores of generated code: elements of any dtype at element alignment, and scratch on the
 //! stack.
 
-use inkwell::types::BasicType;
+use inkwell::IntPredicate;
+use inkwell::types::{BasicType, VectorType};
 use inkwell::values::{BasicValue, VectorValue};
 
 use nemo_ir::types::Dtype;
@@ -9,6 +10,7 @@ use nemo_ir::types::Dtype;
 use super::emit::{Any, Emit, Float, Int, Lanes, Ptr, built};
 use super::pointer;
 use crate::spec::Layout;
+use crate::target::Feature;
 
 impl<'c> Emit<'c, '_> {
     /// `pointer + bytes`
@@ -74,11 +76,32 @@ impl<'c> Emit<'c, '_> {
         match dtype {
             Dtype::F32 => self.store_aligned(address, value, 4),
             Dtype::Bf16 => {
-                let rounded = built(self.builder.build_float_trunc(value, self.context.bf16_type(), ""));
-                self.store_aligned(address, rounded, 2);
+                let bits = built(self.builder.build_bit_cast(value, self.context.i32_type().vec_type(1), ""));
+                self.store_aligned(address, self.round_to_bf16(bits.into_vector_value()), 2);
             }
             Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
         }
+    }
+
+    /// The upper halves of f32 bits, rounded to nearest even; a NaN stays one.
+    ///
+    /// A plain truncation would become a call into the compiler's support library.
+    fn round_to_bf16(&self, bits: VectorValue<'c>) -> VectorValue<'c> {
+        let lanes = bits.get_type().get_size();
+        let word = |value| {
+            VectorType::const_vector(&vec![self.context.i32_type().const_int(value, false); lanes as usize])
+        };
+        let b = &self.builder;
+        let high = built(b.build_right_shift(bits, word(16), false, ""));
+        let odd = built(b.build_and(high, word(1), ""));
+        let carry = built(b.build_int_add(odd, word(0x7FFF), ""));
+        let rounded =
+            built(b.build_right_shift(built(b.build_int_add(bits, carry, "")), word(16), false, ""));
+        let magnitude = built(b.build_and(bits, word(0x7FFF_FFFF), ""));
+        let is_nan = built(b.build_int_compare(IntPredicate::UGT, magnitude, word(0x7F80_0000), ""));
+        let quiet = built(b.build_or(high, word(0x40), ""));
+        let chosen = self.select(is_nan, quiet, rounded);
+        built(b.build_int_truncate(chosen, self.context.i16_type().vec_type(lanes), ""))
     }
 
     /// The first `lanes` elements at `address`, widened to f32; the other lanes are zero.
@@ -119,7 +142,7 @@ impl<'c> Emit<'c, '_> {
         let words = self.context.i32_type().vec_type(lanes);
         let wide = built(self.builder.build_int_z_extend(halves, words, ""));
         let sixteen = self.context.i32_type().const_int(16, false);
-        let shift = inkwell::types::VectorType::const_vector(&vec![sixteen; lanes as usize]);
+        let shift = VectorType::const_vector(&vec![sixteen; lanes as usize]);
         let bits = built(self.builder.build_left_shift(wide, shift, ""));
         let ty = self.context.f32_type().vec_type(lanes);
         built(self.builder.build_bit_cast(bits, ty, "")).into_vector_value()
@@ -153,9 +176,14 @@ impl<'c> Emit<'c, '_> {
         match dtype {
             Dtype::F32 => self.store_aligned(address, vector, 4),
             Dtype::Bf16 => {
-                let ty = self.context.bf16_type().vec_type(lanes);
-                let rounded = built(self.builder.build_float_trunc(vector, ty, ""));
-                self.store_aligned(address, rounded, 2);
+                if self.target().has(Feature::Avx512Bf16) {
+                    let ty = self.context.bf16_type().vec_type(lanes);
+                    self.store_aligned(address, built(self.builder.build_float_trunc(vector, ty, "")), 2);
+                } else {
+                    let words = self.context.i32_type().vec_type(lanes);
+                    let bits = built(self.builder.build_bit_cast(vector, words, ""));
+                    self.store_aligned(address, self.round_to_bf16(bits.into_vector_value()), 2);
+                }
             }
             Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
         }

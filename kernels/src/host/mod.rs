@@ -15,9 +15,9 @@ mod share;
 use thiserror::Error;
 
 pub(crate) use emit::{Any, Emit, Float, Int, Lanes, Ptr};
-pub(crate) use share::Sequence;
 pub(crate) use object::Generator;
 pub use object::compile;
+pub(crate) use share::Sequence;
 
 /// Why an object could not be made.
 #[derive(Debug, Error)]
@@ -59,4 +59,3 @@ pub struct Listings {
     /// Keep the assembly.
     pub asm: bool,
 }
-

@@ -4,7 +4,9 @@ use inkwell::OptimizationLevel;
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::passes::PassBuilderOptions;
-use inkwell::targets::{CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple};
+use inkwell::targets::{
+    CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
+};
 
 use nemo_ir::ops::Family;
 use nemo_ir::types::Dtype;
@@ -38,7 +40,8 @@ pub fn compile(
     }
     module.verify().map_err(|message| refused(message.to_string()))?;
     optimise(&module, &machine).map_err(refused)?;
-    let emit = |kind| machine.write_to_memory_buffer(&module, kind).map_err(|message| refused(message.to_string()));
+    let emit =
+        |kind| machine.write_to_memory_buffer(&module, kind).map_err(|message| refused(message.to_string()));
     let asm = if listings.asm {
         Some(String::from_utf8_lossy(emit(FileType::Assembly)?.as_slice()).trim_end_matches('\0').to_owned())
     } else {

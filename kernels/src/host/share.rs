@@ -50,7 +50,11 @@ impl<'c> Emit<'c, '_> {
     }
 
     /// Every row of every sequence within `from .. to`.
-    pub fn each_sequence_row(&self, (from, to): (Int<'c>, Int<'c>), body: impl FnOnce(Sequence<'c>, Int<'c>)) {
+    pub fn each_sequence_row(
+        &self,
+        (from, to): (Int<'c>, Int<'c>),
+        body: impl FnOnce(Sequence<'c>, Int<'c>),
+    ) {
         self.each_sequence(|sequence| {
             let (first, end) = (self.max(sequence.start, from), self.min(sequence.end, to));
             self.each(first, end, |row| body(sequence, row));

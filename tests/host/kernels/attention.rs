@@ -47,7 +47,11 @@ fn keys_and_values_go_to_their_pages() {
 }
 
 /// Heads, KV heads, head_dim, window.
-fn attention((heads, kv_heads, head_dim, window): (usize, usize, usize, u64), rows: usize, dtype: Dtype) -> Case {
+fn attention(
+    (heads, kv_heads, head_dim, window): (usize, usize, usize, u64),
+    rows: usize,
+    dtype: Dtype,
+) -> Case {
     let mut random = Random::new(42);
     let kv = random.tensor(&[6, 2, kv_heads, 64, head_dim], -1.0, 1.0);
     let operands = vec![

@@ -39,7 +39,11 @@ fn assert_close(answers: &Answers, dtype: Dtype, what: &str) {
     let pairs = || answers.kernel.iter().zip(&answers.reference);
     if dtype == Dtype::F32 {
         let error = pairs().map(|(a, b)| (a - b) * (a - b)).sum::<f64>();
-        assert!(error.sqrt() <= 1e-5 * norm.sqrt().max(1e-12), "{what}: relative L2 {}", (error / norm).sqrt());
+        assert!(
+            error.sqrt() <= 1e-5 * norm.sqrt().max(1e-12),
+            "{what}: relative L2 {}",
+            (error / norm).sqrt()
+        );
         return;
     }
     let rms = (norm / count).sqrt();

@@ -35,7 +35,11 @@ fn softplus_keeps_its_digits_where_it_is_tiny() {
         for target in targets() {
             let answers = Machine::new(&target, case()).run(&rows(5), 1);
             for (kernel, reference) in answers.kernel.iter().zip(&answers.reference) {
-                assert!((kernel - reference).abs() <= 4e-7 * reference, "{kernel} and {reference} on {target}");
+                // The sum dt + bias alone may be off by half a unit near -15.
+                assert!(
+                    (kernel - reference).abs() <= 1.5e-6 * reference,
+                    "{kernel} and {reference} on {target}"
+                );
             }
         }
     }

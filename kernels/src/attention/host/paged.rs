@@ -156,7 +156,12 @@ fn page_scores<'c>(
 }
 
 /// Turns a page's scores into weights relative to the largest score so far, and gives their sum.
-fn weights<'c>(e: &Emit<'c, '_>, scores: Ptr<'c>, largest: Float<'c>, (low, high): (Int<'c>, Int<'c>)) -> Float<'c> {
+fn weights<'c>(
+    e: &Emit<'c, '_>,
+    scores: Ptr<'c>,
+    largest: Float<'c>,
+    (low, high): (Int<'c>, Int<'c>),
+) -> Float<'c> {
     let largest = e.splat(largest);
     let initial = [Any::from(e.lanes(0.0))];
     let sum = e.fold((e.int(0), high, u64::from(e.width())), &initial, |token, sum| {

@@ -57,10 +57,8 @@ fn last_row<'c>(e: &Emit<'c, '_>, seq: Int<'c>) -> Int<'c> {
     let count = e.dim(layout.ty.shape[0]);
     let last = e.fold((e.int(0), count, 1), &[e.minus_one().into()], |index, last| {
         let row = e.load_int(rows, index);
-        let inside = e.and(
-            e.cmp(IntPredicate::SGE, row, sequence.start),
-            e.cmp(IntPredicate::SLT, row, sequence.end),
-        );
+        let inside =
+            e.and(e.cmp(IntPredicate::SGE, row, sequence.start), e.cmp(IntPredicate::SLT, row, sequence.end));
         vec![e.select(inside, index, last[0].into_int_value()).into()]
     });
     last[0].into_int_value()
@@ -104,10 +102,8 @@ fn from_distribution<'c>(e: &Emit<'c, '_>, row: Row<'c>, seq: Int<'c>, logits_ro
     let setting = |name: &str| e.load_scalar(e.at(e.operand(name).0, F32, seq), F32);
     let top_k = e.load_int(e.operand("top_k").0, seq);
     let lowest = e.float(f64::from(f32::MIN));
-    let limits_k = e.and(
-        e.cmp(IntPredicate::SGT, top_k, e.int(0)),
-        e.cmp(IntPredicate::SLT, top_k, e.int(row.vocab)),
-    );
+    let limits_k =
+        e.and(e.cmp(IntPredicate::SGT, top_k, e.int(0)), e.cmp(IntPredicate::SLT, top_k, e.int(row.vocab)));
     let by_rank = e.choose(
         limits_k,
         || {
@@ -146,7 +142,12 @@ fn weight<'c>(e: &Emit<'c, '_>, row: Row<'c>, logits: Lanes<'c>) -> Lanes<'c> {
 }
 
 /// Sum over the logits that reach `cut`; registers without any are passed over.
-fn mass<'c>(e: &Emit<'c, '_>, row: Row<'c>, cut: Float<'c>, of: impl Fn(Lanes<'c>) -> Lanes<'c>) -> Float<'c> {
+fn mass<'c>(
+    e: &Emit<'c, '_>,
+    row: Row<'c>,
+    cut: Float<'c>,
+    of: impl Fn(Lanes<'c>) -> Lanes<'c>,
+) -> Float<'c> {
     let total = e.fold_columns(row.vocab, &[e.float(0.0).into()], |at, lanes, total| {
         vec![e.fadd(total[0].into_float_value(), piece(e, row, cut, (at, lanes), &of)).into()]
     });
@@ -180,14 +181,15 @@ fn cut_off<'c>(
     of: impl Fn(Lanes<'c>) -> Lanes<'c>,
 ) -> Float<'c> {
     // Keys order like the floats they stand for; the answer's bits are settled from the top.
+    // Keys past the largest logit, those of NaN included, stand for it: it is always kept.
+    let cut_of = |key| e.fmax(e.fmin(e.float_of_key(key), row.largest), floor);
     let key = e.fold((e.int(0), e.int(32), 1), &[e.int(0).into()], |step, key| {
         let bit = e.shift_left(e.int(1), e.sub(e.int(31), step));
         let candidate = e.or(key[0].into_int_value(), bit);
-        let cut = e.fmax(e.float_of_key(candidate), floor);
-        let enough = e.fcmp(FloatPredicate::OGE, mass(e, row, cut, &of), wanted);
+        let enough = e.fcmp(FloatPredicate::OGE, mass(e, row, cut_of(candidate), &of), wanted);
         vec![e.select(enough, candidate, key[0].into_int_value()).into()]
     });
-    e.fmax(e.float_of_key(key[0].into_int_value()), floor)
+    cut_of(key[0].into_int_value())
 }
 
 /// The first index in order at which the running sum exceeds `target`.

@@ -17,9 +17,11 @@ pub(super) fn accumulate<'c>(
         for i in 0..rows {
             let left = e.splat(a(i, k));
             let line = &sums[i as usize * right.len()..][..right.len()];
-            next.extend(line.iter().zip(&right).map(|(sum, b)| -> Any<'c> {
-                e.fma(left, *b, sum.into_vector_value()).into()
-            }));
+            next.extend(
+                line.iter()
+                    .zip(&right)
+                    .map(|(sum, b)| -> Any<'c> { e.fma(left, *b, sum.into_vector_value()).into() }),
+            );
         }
         next
     })

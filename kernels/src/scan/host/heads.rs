@@ -90,7 +90,13 @@ impl<'c> Head<'c> {
 
     /// The head's state to work on in place, as it is before the sequence's first row: in the slot
     /// that is written, or in `spare` where none is.
-    pub(super) fn state(&self, e: &Emit<'c, '_>, shape: Shape, sequence: Sequence<'c>, spare: Ptr<'c>) -> Ptr<'c> {
+    pub(super) fn state(
+        &self,
+        e: &Emit<'c, '_>,
+        shape: Shape,
+        sequence: Sequence<'c>,
+        spare: Ptr<'c>,
+    ) -> Ptr<'c> {
         let slot = |name: &str| e.load_int(e.operand(name).0, sequence.index);
         let place = |slot| self.state_of_slot(e, shape, slot);
         let (from, to) = (slot("slot_in"), slot("slot_out"));

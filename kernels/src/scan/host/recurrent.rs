@@ -40,8 +40,7 @@ fn token<'c>(e: &Emit<'c, '_>, shape: Shape, head: Head<'c>, state: Ptr<'c>, row
     let step = head.step_size(e, row);
     let keep = e.splat(e.exp_scalar(e.fmul(step, head.decay)));
     for pass in pieces(e, shape.head_dim).chunks(PASS) {
-        let x: Vec<_> =
-            pass.iter().map(|(at, lanes)| head.x(e, shape, row, (e.int(*at), *lanes))).collect();
+        let x: Vec<_> = pass.iter().map(|(at, lanes)| head.x(e, shape, row, (e.int(*at), *lanes))).collect();
         let added: Vec<_> = x.iter().map(|x| e.fmul(*x, e.splat(step))).collect();
         let zeros: Vec<Any<'c>> = vec![e.lanes(0.0).into(); pass.len()];
         let sums = e.fold((e.int(0), e.int(shape.state), 1), &zeros, |n, sums| {
