@@ -324,6 +324,11 @@ impl BlockBuilder {
         self.block.ty(value)
     }
 
+    /// Whether a value is an input of the step.
+    pub(crate) fn is_step(&self, value: Value) -> bool {
+        matches!(self.block.graph[value.node], Node::Step(_))
+    }
+
     /// An op with several results; the step inputs that the table declares need not be given.
     ///
     /// # Errors
@@ -336,7 +341,7 @@ impl BlockBuilder {
     ) -> Result<Vec<Value>, BuildError> {
         let op = ops::op(name).ok_or_else(|| BuildError::UnknownOp(name.to_owned()))?;
         let mut operands = operands.to_vec();
-        let given_steps = operands.iter().any(|value| matches!(self.block.graph[value.node], Node::Step(_)));
+        let given_steps = operands.iter().any(|value| self.is_step(*value));
         if !given_steps {
             // The table puts step inputs last.
             for operand in op.operands {

@@ -152,11 +152,12 @@ impl Dim {
         }
     }
 
-    /// The extent when each symbol has the value that `value` gives.
+    /// The extent when each symbol has the value that `value` gives; the largest number where it would
+    /// be larger, as in the sizes below, so that a hostile text cannot wrap them.
     pub fn resolve(self, value: impl Fn(Symbol) -> u64) -> u64 {
         match self {
             Self::Const(n) => n,
-            Self::Symbolic { factor, symbol } => factor * value(symbol),
+            Self::Symbolic { factor, symbol } => factor.saturating_mul(value(symbol)),
         }
     }
 }
@@ -205,12 +206,12 @@ impl Type {
 
     /// Elements when each symbol has the value that `value` gives.
     pub fn elements(&self, value: impl Fn(Symbol) -> u64) -> u64 {
-        self.shape.iter().map(|dim| dim.resolve(&value)).product()
+        self.shape.iter().fold(1, |product, dim| product.saturating_mul(dim.resolve(&value)))
     }
 
     /// Bytes when each symbol has the value that `value` gives.
     pub fn bytes(&self, value: impl Fn(Symbol) -> u64) -> u64 {
-        self.elements(value) * self.dtype.bytes()
+        self.elements(value).saturating_mul(self.dtype.bytes())
     }
 }
 

@@ -59,7 +59,8 @@ pub fn run_program(
 /// Executes a block on one step: its outputs by name.
 ///
 /// `weight` gives the tensor of a name below the prefix. `states` has an entry for each state of the
-/// block and receives the final ones.
+/// block and receives the final ones. Inputs, weights and states are taken as given: only results of ops
+/// are rounded.
 ///
 /// # Errors
 /// [`EvalError`]; `states` is then unchanged.

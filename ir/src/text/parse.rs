@@ -9,8 +9,8 @@ use std::collections::HashMap;
 
 use super::lex::{ParseError, Position, Token, lex};
 use super::{is_identifier, is_weight_name};
-use crate::graph::{Block, BlockBuilder, Call, Program, Value};
-use crate::ops::{self, Attr, AttrKind, Attrs, Op};
+use crate::graph::{Block, BlockBuilder, BuildError, Call, Program, Value};
+use crate::ops::{self, Attr, AttrKind, Attrs, Op, OperandKind, TypeError};
 use crate::plan::Phase;
 use crate::rope::{Llama3Scaling, RopeTable};
 use crate::step::StepInput;

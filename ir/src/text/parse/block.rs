@@ -123,9 +123,14 @@ impl<'a> Parser<'a> {
         self.punct('(')?;
         let operands = self.list(')', |this| this.operand(builder, scope))?;
         let attrs = self.attrs(op)?;
+        self.check_arity(builder, at, op, &operands)?;
         let values = match builder.results(op.name, &operands, attrs) {
             Ok(values) => values,
-            Err(error) => return self.wrong(at, "operands and attributes that fit", error.to_string()),
+            Err(BuildError::Type(error)) => {
+                let (wanted, found) = misfit(error);
+                return self.wrong(at, wanted, found);
+            }
+            Err(error @ BuildError::UnknownOp(_)) => return self.wrong(at, "an op", error.to_string()),
         };
         self.punct(':')?;
         for (index, value) in values.iter().enumerate() {
@@ -146,6 +151,21 @@ impl<'a> Parser<'a> {
             self.define(scope, at, name, value)?;
         }
         Ok(())
+    }
+
+    /// The number of operands that are written: step inputs may be left out, all together.
+    fn check_arity(&self, builder: &BlockBuilder, at: Position, op: Op, operands: &[Value]) -> Parsed<()> {
+        let count = |wanted: fn(OperandKind) -> bool| op.operands.iter().filter(|o| wanted(o.kind)).count();
+        let steps_written = operands.iter().any(|value| builder.is_step(*value));
+        let implied = if steps_written { 0 } else { count(|kind| matches!(kind, OperandKind::Step(_))) };
+        if op.places(operands.len() + implied).is_some() {
+            return Ok(());
+        }
+        let most = op.operands.len() - implied;
+        let least = most - count(|kind| kind == OperandKind::OptionalWeight);
+        let range = if least == most { most.to_string() } else { format!("{least} or {most}") };
+        let wanted = format!("`{}` to have operands: {range}", op.name);
+        self.wrong(at, wanted, operands.len().to_string())
     }
 
     fn operand(&mut self, builder: &mut BlockBuilder, scope: &Scope<'a>) -> Parsed<Value> {
@@ -223,4 +243,18 @@ impl<'a> Parser<'a> {
 fn attribute_list(op: Op) -> String {
     let names: Vec<_> = op.attrs.iter().map(|spec| format!("`{}`", spec.name)).collect();
     format!("the attributes {} of `{}`", names.join(", "), op.name)
+}
+
+/// What an op wanted, and what it found.
+fn misfit(error: TypeError) -> (String, String) {
+    match error {
+        TypeError::Operand { op, operand, wanted, found } => {
+            (format!("{wanted} as `{operand}` of `{op}`"), found)
+        }
+        TypeError::Arity { op, wanted, found } => {
+            (format!("`{op}` to have operands: {wanted}"), found.to_string())
+        }
+        TypeError::Attrs { op, wanted, found } => (format!("the attributes {wanted} of `{op}`"), found),
+        TypeError::Attr { op, attr, wanted, found } => (format!("`{attr}` of `{op}` to {wanted}"), found),
+    }
 }
