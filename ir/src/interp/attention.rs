@@ -6,9 +6,6 @@ use super::tensor::Tensor;
 use crate::step::PAGE_TOKENS;
 
 /// `rope` of the op table. Halves are rotated: column i of a head turns with column i + head_dim / 2.
-///
-/// # Errors
-/// None.
 pub fn rope(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let (x, table) = (args.matrix("x"), args.matrix("table"));
     let half = table.width / 2;

@@ -9,18 +9,12 @@ pub(super) fn silu(x: f64) -> f64 {
 }
 
 /// `relu2` of the op table.
-///
-/// # Errors
-/// None.
 pub fn relu2(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let y = args.real("x").iter().map(|x| x.max(0.0).powi(2)).collect();
     Ok(vec![Tensor::real(args.tensor("x").shape(), y)])
 }
 
 /// `swiglu` of the op table.
-///
-/// # Errors
-/// None.
 pub fn swiglu(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let y = args.real("gate").iter().zip(args.real("up")).map(|(gate, up)| silu(*gate) * up).collect();
     Ok(vec![Tensor::real(args.tensor("gate").shape(), y)])

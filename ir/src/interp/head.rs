@@ -23,9 +23,6 @@ pub fn embed(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
 }
 
 /// `gather_rows` of the op table.
-///
-/// # Errors
-/// None.
 pub fn gather_rows(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let x = args.matrix("x");
     let rows = args.ints("rows");
@@ -34,9 +31,6 @@ pub fn gather_rows(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
 }
 
 /// `sample` of the op table.
-///
-/// # Errors
-/// None.
 pub fn sample(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let logits = args.matrix("logits");
     let rows = args.ints("rows");

@@ -4,9 +4,6 @@ use super::args::{EvalArgs, EvalError};
 use super::tensor::Tensor;
 
 /// `linear` of the op table.
-///
-/// # Errors
-/// None.
 pub fn linear(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let (x, weight) = (args.matrix("x"), args.matrix("weight"));
     let mut y = Vec::with_capacity(x.rows * weight.rows);
@@ -24,18 +21,12 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// `add` of the op table.
-///
-/// # Errors
-/// None.
 pub fn add(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let y = args.real("a").iter().zip(args.real("b")).map(|(a, b)| a + b).collect();
     Ok(vec![Tensor::real(args.tensor("a").shape(), y)])
 }
 
 /// `slice` of the op table.
-///
-/// # Errors
-/// None.
 pub fn slice(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let x = args.matrix("x");
     let (offset, width) = (args.int("offset"), args.int("width"));

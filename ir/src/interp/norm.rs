@@ -5,17 +5,11 @@ use super::ffn::silu;
 use super::tensor::Tensor;
 
 /// `rms_norm` of the op table.
-///
-/// # Errors
-/// None.
 pub fn rms_norm(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     Ok(vec![normalize(args, args.real("x").to_vec())])
 }
 
 /// `gated_rms_norm` of the op table.
-///
-/// # Errors
-/// None.
 pub fn gated_rms_norm(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let gated = args.real("x").iter().zip(args.real("gate")).map(|(x, gate)| x * silu(*gate)).collect();
     Ok(vec![normalize(args, gated)])

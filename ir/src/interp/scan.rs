@@ -6,9 +6,6 @@ use super::linear::dot;
 use super::tensor::Tensor;
 
 /// `causal_conv1d` of the op table.
-///
-/// # Errors
-/// None.
 pub fn causal_conv1d(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let (x, weight) = (args.matrix("x"), args.matrix("weight"));
     let bias = args.optional("bias").and_then(Tensor::as_real);
@@ -34,9 +31,6 @@ pub fn causal_conv1d(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
 }
 
 /// `dt_softplus` of the op table.
-///
-/// # Errors
-/// None.
 pub fn dt_softplus(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let dt = args.matrix("dt");
     let bias = args.real("bias");
@@ -51,9 +45,6 @@ fn softplus(v: f64) -> f64 {
 }
 
 /// `ssd_recurrent` of the op table.
-///
-/// # Errors
-/// None.
 pub fn ssd_recurrent(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let scan = Scan::new(args);
     let mut states = SlotStates::new(args, "ssm");
@@ -82,9 +73,6 @@ pub fn ssd_recurrent(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
 }
 
 /// `ssd_chunked` of the op table: section 6 of Dao & Gu, a chunk at a time.
-///
-/// # Errors
-/// None.
 pub fn ssd_chunked(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     let scan = Scan::new(args);
     let chunk = args.int("chunk");

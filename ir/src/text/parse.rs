@@ -17,9 +17,9 @@ use crate::step::StepInput;
 use crate::types::{Dim, Dtype, Symbol, Type};
 
 const MAX_BYTES: usize = 1 << 20;
-const MAX_CALLS: usize = 1 << 14;
+const MAX_CALLS: usize = 1 << 11;
 /// Statements in one block.
-const MAX_STATEMENTS: usize = 1 << 12;
+const MAX_STATEMENTS: usize = 1 << 10;
 const MAX_DIMS: usize = 8;
 
 /// Reads a program. The result still has to pass the verifier.
