@@ -1,6 +1,6 @@
 //! `--emit`: the texts of the stages, as files.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nemoc::{Compiled, plan};
 
@@ -59,35 +59,32 @@ impl Emit {
 
     /// Writes `graph/<phase>.txt`, `plan/<target>.txt`, `llvm/<target>.ll` and `asm/<target>.s`.
     pub(super) fn write(&self, compiled: &Compiled) -> Result<(), CliError> {
-        if self.wants(Stage::Graph) {
-            let dir = self.create(Stage::Graph)?;
-            for program in &compiled.programs {
-                write(&dir.join(format!("{}.txt", program.phase.name())), program.to_string())?;
-            }
-        }
-        for stage in [Stage::Plan, Stage::Llvm, Stage::Asm].into_iter().filter(|stage| self.wants(*stage)) {
-            let dir = self.create(stage)?;
-            for target in &compiled.targets {
-                let name = &target.target;
-                match stage {
-                    Stage::Plan => write(&dir.join(format!("{name}.txt")), plan::print(&target.planned.plan))?,
-                    Stage::Llvm => write_listing(&dir.join(format!("{name}.ll")), target.object.llvm.as_deref())?,
-                    Stage::Asm => write_listing(&dir.join(format!("{name}.s")), target.object.asm.as_deref())?,
-                    Stage::Graph => {}
-                }
+        for stage in Stage::ALL.into_iter().filter(|stage| self.wants(*stage)) {
+            let dir = self.dir.join(stage.name());
+            std::fs::create_dir_all(&dir).map_err(|source| CliError::Io {
+                action: "create directory",
+                path: dir.clone(),
+                source,
+            })?;
+            for (file, text) in texts(stage, compiled) {
+                write(&dir.join(file), text)?;
             }
         }
         Ok(())
     }
-
-    fn create(&self, stage: Stage) -> Result<PathBuf, CliError> {
-        let dir = self.dir.join(stage.name());
-        std::fs::create_dir_all(&dir)
-            .map_err(|source| CliError::Io { action: "create directory", path: dir.clone(), source })?;
-        Ok(dir)
-    }
 }
 
-fn write_listing(path: &Path, listing: Option<&str>) -> Result<(), CliError> {
-    write(path, listing.unwrap_or_default())
+/// File names and texts of a stage.
+fn texts(stage: Stage, compiled: &Compiled) -> Vec<(String, String)> {
+    let targets = compiled.targets.iter();
+    let listing = |text: &Option<String>| text.clone().unwrap_or_default();
+    match stage {
+        Stage::Graph => {
+            let programs = compiled.programs.iter();
+            programs.map(|p| (format!("{}.txt", p.phase.name()), p.to_string())).collect()
+        }
+        Stage::Plan => targets.map(|t| (format!("{}.txt", t.target), plan::print(&t.planned.plan))).collect(),
+        Stage::Llvm => targets.map(|t| (format!("{}.ll", t.target), listing(&t.object.llvm))).collect(),
+        Stage::Asm => targets.map(|t| (format!("{}.s", t.target), listing(&t.object.asm))).collect(),
+    }
 }

@@ -52,7 +52,9 @@ enum CliError {
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("cannot write to standard output: {0}")]
     Stdout(std::io::Error),
-    #[error("there is no model `{name}`: it is no file, no checkpoint directory and no built-in model; {hint}")]
+    #[error(
+        "there is no model `{name}`: it is no file, no checkpoint directory and no built-in model; {hint}"
+    )]
     UnknownModel { name: String, hint: String },
     #[error("directory `{}` is no checkpoint: it has no config.json", .0.display())]
     NoConfig(PathBuf),
@@ -113,9 +115,17 @@ fn out_json(value: &impl serde::Serialize) -> Result<(), CliError> {
 }
 
 fn read_text(path: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(path).map_err(|source| CliError::Io { action: "read", path: path.to_owned(), source })
+    std::fs::read_to_string(path).map_err(|source| CliError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), CliError> {
-    std::fs::write(path, bytes).map_err(|source| CliError::Io { action: "write", path: path.to_owned(), source })
+    std::fs::write(path, bytes).map_err(|source| CliError::Io {
+        action: "write",
+        path: path.to_owned(),
+        source,
+    })
 }

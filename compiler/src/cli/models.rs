@@ -20,8 +20,18 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         return out_json(&list);
     }
     let header = [
-        "model", "parameters", "GiB", "layers", "attention", "mamba2", "ffn", "linear", "empty", "KV per token",
-        "state per sequence", "context",
+        "model",
+        "parameters",
+        "GiB",
+        "layers",
+        "attention",
+        "mamba2",
+        "ffn",
+        "linear",
+        "empty",
+        "KV per token",
+        "state per sequence",
+        "context",
     ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(models.iter().map(|model| row(model, &model.counts())));

@@ -9,11 +9,7 @@ use nemo_models::{Attention, Rope};
 use super::block::Lowering;
 use super::vector;
 
-pub(super) fn lower(
-    lowering: &mut Lowering,
-    attention: &Attention,
-    x: Value,
-) -> Result<Value, BuildError> {
+pub(super) fn lower(lowering: &mut Lowering, attention: &Attention, x: Value) -> Result<Value, BuildError> {
     let context = lowering.context;
     let hidden = context.hidden;
     let mut q = lowering.product(x, &attention.q, attention.q_width(), hidden)?;

@@ -1,7 +1,8 @@
 //! Model description to graph IR.
 //!
-//! A file per family of mixers. Every distinct block of the model becomes one block of the graph, and every layer
-//! slot that does something becomes a call; a slot without parts leaves no trace but the index of those after it.
+//! A file per family of mixers. Every distinct block that a layer uses becomes one block of the graph, and every
+//! layer slot that does something becomes a call; a slot without parts leaves no trace but the index of those after
+//! it.
 
 mod attention;
 mod block;
@@ -44,7 +45,7 @@ pub struct LowerError {
     /// Name of the block.
     pub block: String,
     /// What the op table said.
-    pub source: BuildError,
+    pub source: Box<BuildError>,
 }
 
 /// What every mixer needs to know.
@@ -96,7 +97,7 @@ pub fn lower(model: &Model, phase: Phase, options: LowerOptions) -> Result<Progr
     };
     let failed = |block: &str| {
         let (model, block) = (model.name.clone(), block.to_owned());
-        move |source| LowerError { model, block, source }
+        move |source| LowerError { model, block, source: Box::new(source) }
     };
 
     let embed_name = free_name(model, "embed");
@@ -104,8 +105,9 @@ pub fn lower(model: &Model, phase: Phase, options: LowerOptions) -> Result<Progr
     let mut blocks = vec![head::embed(context, model, &embed_name).map_err(failed(&embed_name))?];
     let mut calls = vec![Call { block: 0, layer: None, prefix: String::new() }];
     let mut places = Vec::with_capacity(model.blocks.len());
-    for block in &model.blocks {
-        let place = (!block.parts.is_empty()).then_some(blocks.len());
+    for (index, block) in model.blocks.iter().enumerate() {
+        let used = !block.parts.is_empty() && model.layers.contains(&index);
+        let place = used.then_some(blocks.len());
         if place.is_some() {
             blocks.push(block::lower(context, block).map_err(failed(&block.name))?);
         }

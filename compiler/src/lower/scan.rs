@@ -68,9 +68,7 @@ fn scan(lowering: &mut Lowering, mamba: &Mamba2, [x, dt, b, c]: [Value; 4]) -> R
     let operands = [x, dt, b, c, a_log, d, ssm];
     // The sum of the scan is not rounded before the gated norm, which works in f32.
     let (name, attrs): (_, Vec<Attr>) = match lowering.context.phase {
-        Phase::Decode => {
-            ("ssd_recurrent", vec![mamba.heads.into(), mamba.groups.into(), Dtype::F32.into()])
-        }
+        Phase::Decode => ("ssd_recurrent", vec![mamba.heads.into(), mamba.groups.into(), Dtype::F32.into()]),
         Phase::Prefill => (
             "ssd_chunked",
             vec![mamba.heads.into(), mamba.groups.into(), SCAN_TILE.into(), Dtype::F32.into()],

@@ -70,10 +70,12 @@ impl<'m> Bindings<'m> {
             return Err(PlanError::Weight { name, why: format!("is stored as {shape:?}, but used as {ty}") });
         }
         // Matrices are most of a checkpoint and are read where they are; the rest is a few numbers per channel.
-        let placement =
-            if shape.len() == 2 { Placement::InPlace(ty.dtype) } else { Placement::WidenedToF32 };
+        let placement = if shape.len() == 2 { Placement::InPlace(ty.dtype) } else { Placement::WidenedToF32 };
         if placement == Placement::WidenedToF32 && ty.dtype != Dtype::F32 {
-            return Err(PlanError::Weight { name, why: format!("is widened to f32 at load, but used as {ty}") });
+            return Err(PlanError::Weight {
+                name,
+                why: format!("is widened to f32 at load, but used as {ty}"),
+            });
         }
         if let Some(index) = self.weight_index.get(&name) {
             return if self.weights[*index].placement == placement {

@@ -42,7 +42,10 @@ fn require(holds: bool, what: impl fmt::Display) -> Fault<()> {
 pub fn check(programs: &[Program], planned: &Planned) -> Result<(), CheckError> {
     let here = |place: &str, what: String| CheckError { place: place.to_owned(), what };
     if programs.len() != planned.plan.programs.len() {
-        return Err(here("programs", format!("{} of them for {}", planned.plan.programs.len(), programs.len())));
+        return Err(here(
+            "programs",
+            format!("{} of them for {}", planned.plan.programs.len(), programs.len()),
+        ));
     }
     for (graph, program) in programs.iter().zip(&planned.plan.programs) {
         let name = graph.phase.name();
@@ -62,9 +65,12 @@ pub fn check(programs: &[Program], planned: &Planned) -> Result<(), CheckError> 
         for (index, (call, bound)) in graph.calls.iter().zip(&program.calls).enumerate() {
             let block = &graph.blocks[call.block];
             let place = || format!("{name}, call {index} of `{}`", block.name);
-            require(call.block == bound.block && call.layer == bound.layer, "another block or layer is called")
-                .and_then(|()| replay.call(index, block, call, bound))
-                .map_err(|what| here(&place(), what))?;
+            require(
+                call.block == bound.block && call.layer == bound.layer,
+                "another block or layer is called",
+            )
+            .and_then(|()| replay.call(index, block, call, bound))
+            .map_err(|what| here(&place(), what))?;
         }
     }
     Ok(())
@@ -109,7 +115,8 @@ impl Replay<'_> {
             let value = Value { node: index, result: 0 };
             match &block.graph[index] {
                 Node::Input { name, ty } => {
-                    let (tag, given) = self.carried.get(name).ok_or_else(|| format!("no call gave `{name}`"))?;
+                    let (tag, given) =
+                        self.carried.get(name).ok_or_else(|| format!("no call gave `{name}`"))?;
                     require(given == ty, format_args!("`{name}` is {given}, not {ty}"))?;
                     let stride = ty.width().unwrap_or(1);
                     frame.contents.insert(value, Content::Memory { tag: *tag, column: 0, stride });
@@ -129,7 +136,10 @@ impl Replay<'_> {
                         .kernels
                         .get(launch.kernel)
                         .ok_or_else(|| format!("there is no kernel {}", launch.kernel))?;
-                    require(spec.op == *op && spec.attrs == *attrs, format_args!("`{op:?}` launches `{spec}`"))?;
+                    require(
+                        spec.op == *op && spec.attrs == *attrs,
+                        format_args!("`{op:?}` launches `{spec}`"),
+                    )?;
                     self.launch(&mut frame, number, value, &Launched { op, results, launch, spec })
                         .map_err(|what| format!("`{}`: {what}", op.name))?;
                 }
@@ -153,7 +163,9 @@ impl Replay<'_> {
 
         let mut read = Vec::new();
         for (n, (operand, arg)) in operands.iter().zip(inputs).enumerate() {
-            let extent = self.operand(frame, *operand, *arg, &spec.operands[n]).map_err(|w| format!("operand {n}: {w}"))?;
+            let extent = self
+                .operand(frame, *operand, *arg, &spec.operands[n])
+                .map_err(|w| format!("operand {n}: {w}"))?;
             read.extend(extent.map(|extent| (n, extent)));
         }
         for result in (0..run.results.len()).filter(|n| is_state(*n)) {
@@ -170,22 +182,43 @@ impl Replay<'_> {
         for ((result, arg), layout) in computed.into_iter().zip(outputs).zip(&spec.results) {
             let value = Value { node: first.node, result };
             let ty = &run.results[result];
-            require(*layout == Layout::dense(ty.clone()), format_args!("the kernel gives another layout than {ty}"))?;
-            let content = self.result(Tag { call, value }, *arg, ty, &read, in_place_operand(run.op))?;
+            require(
+                *layout == Layout::dense(ty.clone()),
+                format_args!("the kernel gives another layout than {ty}"),
+            )?;
+            let content = match (step_result(frame.block, value), arg) {
+                (Some("logits"), Arg::Logits) => Content::Logits,
+                (Some("next"), Arg::Next) => Content::Next,
+                (None, Arg::Arena(start)) => {
+                    let bytes = self.bytes(ty).ok_or("its size is unknown")?;
+                    let end = start.checked_add(bytes).ok_or("it is too large")?;
+                    apart(&read, (*start, end), in_place_operand(run.op))?;
+                    let tag = Tag { call, value };
+                    self.memory.write(tag, *start, end)?;
+                    Content::Memory { tag, column: 0, stride: ty.width().unwrap_or(1) }
+                }
+                _ => return Err(format!("its result does not belong in {arg:?}")),
+            };
             frame.contents.insert(value, content);
         }
         Ok(())
     }
 
     /// Checks one argument; gives the bytes that it reads of the arena.
-    fn operand(&self, frame: &Frame<'_>, value: Value, arg: Arg, layout: &Layout) -> Fault<Option<(u64, u64)>> {
+    fn operand(
+        &self,
+        frame: &Frame<'_>,
+        value: Value,
+        arg: Arg,
+        layout: &Layout,
+    ) -> Fault<Option<(u64, u64)>> {
         let ty = frame.block.ty(value);
         require(layout.ty == ty, format_args!("the kernel takes {}, the graph gives {ty}", layout.ty))?;
         if let Node::Op { .. } | Node::Input { .. } | Node::State { .. } = frame.block.graph[value.node] {
             let content = frame.contents.get(&value).ok_or("it was not computed")?;
             return self.computed(frame, content, arg, &ty, layout);
         }
-        require(*layout == Layout::dense(ty.clone()), "the kernel takes a view of a constant")?;
+        require(*layout == Layout::dense(ty), "the kernel takes a view of a constant")?;
         let fits = match (&frame.block.graph[value.node], arg) {
             (Node::Weight { name, ty }, Arg::Weight(n)) => self.weight_fits(frame, n, name, ty)?,
             (Node::Step(wanted), Arg::Step(input)) => *wanted == input,
@@ -222,39 +255,18 @@ impl Replay<'_> {
         }
     }
 
-    fn result(
-        &mut self,
-        tag: Tag,
-        arg: Arg,
-        ty: &Type,
-        read: &[(usize, (u64, u64))],
-        in_place: Option<usize>,
-    ) -> Fault<Content> {
-        match arg {
-            Arg::Logits => Ok(Content::Logits),
-            Arg::Next => Ok(Content::Next),
-            Arg::Arena(start) => {
-                let bytes = self.bytes(ty).ok_or("its size is unknown")?;
-                let end = start.checked_add(bytes).ok_or("it is too large")?;
-                for (operand, extent) in read {
-                    let apart = end <= extent.0 || extent.1 <= start;
-                    let same = in_place == Some(*operand) && *extent == (start, end);
-                    require(apart || same, format_args!("the result overwrites operand {operand}"))?;
-                }
-                self.memory.write(tag, start, end)?;
-                Ok(Content::Memory { tag, column: 0, stride: ty.width().unwrap_or(1) })
-            }
-            _ => Err(format!("a result cannot go to {arg:?}")),
-        }
-    }
-
     /// Notes what the block gives to the next call, which must still be there.
     fn carry(&mut self, frame: &Frame<'_>) -> Fault<()> {
-        for (name, value) in &frame.block.outputs {
-            match (name.as_str(), frame.contents.get(value)) {
-                ("logits", Some(Content::Logits)) | ("next", Some(Content::Next)) => {}
-                (_, Some(Content::Memory { tag, column: 0, .. })) if self.memory.find(*tag).is_some() => {
-                    self.carried.insert(name.clone(), (*tag, frame.block.ty(*value)));
+        self.carried.clear();
+        for (name, value) in
+            frame.block.outputs.iter().filter(|(_, v)| step_result(frame.block, *v).is_none())
+        {
+            let ty = frame.block.ty(*value);
+            match frame.contents.get(value) {
+                Some(Content::Memory { tag, column: 0, stride })
+                    if Some(*stride) == ty.width() && self.memory.find(*tag).is_some() =>
+                {
+                    self.carried.insert(name.clone(), (*tag, ty));
                 }
                 _ => return Err(format!("`{name}` is not left for the next call")),
             }
@@ -275,7 +287,8 @@ impl Replay<'_> {
 
     fn weight_fits(&self, frame: &Frame<'_>, n: usize, name: &str, ty: &Type) -> Fault<bool> {
         let index = frame.bound.weights.get(n).ok_or_else(|| format!("weight {n} is not bound"))?;
-        let weight = self.planned.plan.weights.get(*index).ok_or_else(|| format!("there is no weight {index}"))?;
+        let weight =
+            self.planned.plan.weights.get(*index).ok_or_else(|| format!("there is no weight {index}"))?;
         let full = format!("{}{name}", frame.call.prefix);
         let dtype = match weight.placement {
             plan::Placement::InPlace(dtype) => dtype,
@@ -307,6 +320,22 @@ struct Launched<'a> {
     results: &'a [Type],
     launch: &'a plan::Launch,
     spec: &'a KernelSpec,
+}
+
+/// The name of a value that goes to the runtime.
+fn step_result(block: &Block, value: Value) -> Option<&str> {
+    let names = block.outputs.iter().filter(|(_, output)| *output == value).map(|(name, _)| name.as_str());
+    names.into_iter().find(|name| matches!(*name, "logits" | "next"))
+}
+
+/// A result must not touch what its launch reads, unless it is computed in place.
+fn apart(read: &[(usize, (u64, u64))], result: (u64, u64), in_place: Option<usize>) -> Fault<()> {
+    for (operand, extent) in read {
+        let apart = result.1 <= extent.0 || extent.1 <= result.0;
+        let same = in_place == Some(*operand) && *extent == result;
+        require(apart || same, format_args!("the result overwrites operand {operand}"))?;
+    }
+    Ok(())
 }
 
 fn slice(frame: &Frame<'_>, of: Value, attrs: &[Attr]) -> Fault<Content> {

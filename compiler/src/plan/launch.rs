@@ -68,23 +68,29 @@ impl Places<'_> {
     fn arg(&self, op: Op, value: Value, bindings: &mut Bindings<'_>) -> Result<Arg, PlanError> {
         let missing = |why| PlanError::Op { op: op.name, block: self.block.name.clone(), why };
         match &self.block.graph[value.node] {
-            Node::Weight { .. } => {
-                self.weights.get(&value.node).map(|n| Arg::Weight(*n)).ok_or_else(|| missing("takes an unknown weight"))
-            }
+            Node::Weight { .. } => self
+                .weights
+                .get(&value.node)
+                .map(|n| Arg::Weight(*n))
+                .ok_or_else(|| missing("takes an unknown weight")),
             Node::Step(input) => Ok(Arg::Step(*input)),
             Node::Table(table) => Ok(Arg::Table(bindings.table(*table))),
-            Node::Input { .. } | Node::State { .. } | Node::Op { .. } => match self.storages.places.get(&value) {
-                Some(Place::Arena(home)) => {
-                    let bytes = home.column * self.block.ty(value).dtype.bytes();
-                    Ok(Arg::Arena(self.offsets.of[home.storage] + bytes))
+            Node::Input { .. } | Node::State { .. } | Node::Op { .. } => {
+                match self.storages.places.get(&value) {
+                    Some(Place::Arena(home)) => {
+                        let bytes = home.column * self.block.ty(value).dtype.bytes();
+                        Ok(Arg::Arena(self.offsets.of[home.storage] + bytes))
+                    }
+                    Some(Place::Logits) => Ok(Arg::Logits),
+                    Some(Place::Next) => Ok(Arg::Next),
+                    Some(Place::State(root)) => self
+                        .states
+                        .get(&root.node)
+                        .map(|n| Arg::State(*n))
+                        .ok_or_else(|| missing("takes an unknown state")),
+                    None => Err(missing("takes a value that has no place")),
                 }
-                Some(Place::Logits) => Ok(Arg::Logits),
-                Some(Place::Next) => Ok(Arg::Next),
-                Some(Place::State(root)) => {
-                    self.states.get(&root.node).map(|n| Arg::State(*n)).ok_or_else(|| missing("takes an unknown state"))
-                }
-                None => Err(missing("takes a value that has no place")),
-            },
+            }
         }
     }
 
@@ -102,7 +108,10 @@ impl Places<'_> {
         if *current.get(root).unwrap_or(root) == value {
             return Ok(());
         }
-        Err(PlanError::State { name: self.state_name(*root), why: "is used after another op has overwritten it" })
+        Err(PlanError::State {
+            name: self.state_name(*root),
+            why: "is used after another op has overwritten it",
+        })
     }
 
     fn advance(&self, current: &mut HashMap<Value, Value>, op: Op, value: Value) -> Result<(), PlanError> {
@@ -111,9 +120,10 @@ impl Places<'_> {
                 current.insert(*root, value);
                 Ok(())
             }
-            Some(Place::State(root)) => {
-                Err(PlanError::State { name: self.state_name(*root), why: "is given by an op that writes none" })
-            }
+            Some(Place::State(root)) => Err(PlanError::State {
+                name: self.state_name(*root),
+                why: "is given by an op that writes none",
+            }),
             _ => Err(PlanError::Op {
                 op: op.name,
                 block: self.block.name.clone(),

@@ -179,7 +179,9 @@ pub fn plan(
             max_seqs: options.max_seqs,
             chunk: options.chunk,
         },
-        kernels: names.map(|(symbol, spec)| Kernel { symbol: symbol.clone(), what: spec.to_string() }).collect(),
+        kernels: names
+            .map(|(symbol, spec)| Kernel { symbol: symbol.clone(), what: spec.to_string() })
+            .collect(),
         weights: bindings.weights,
         states: bindings.states,
         tables: bindings.tables,
@@ -222,7 +224,14 @@ fn plan_program(
         let (weights, states) = bindings.bind(block, call)?;
         calls.push(Call { block: call.block, layer: call.layer, weights, states });
     }
-    Ok(Program { phase: program.phase, max_tokens: tokens, max_seqs: extents.seqs, arena_bytes, blocks, calls })
+    Ok(Program {
+        phase: program.phase,
+        max_tokens: tokens,
+        max_seqs: extents.seqs,
+        arena_bytes,
+        blocks,
+        calls,
+    })
 }
 
 fn too_large(phase: Phase, needed: u64, tokens: u64) -> PlanError {

@@ -65,7 +65,8 @@ pub(super) fn assign(phase: Phase, block: &Block, extents: Extents) -> Result<St
             Node::Input { name, ty } => {
                 let last = last_use(&only, at);
                 // What the call before gave is there from the start.
-                let storage = Storage { bytes: bytes(ty, extents), first: 0, last, crossing: Some(name.clone()) };
+                let storage =
+                    Storage { bytes: bytes(ty, extents), first: 0, last, crossing: Some(name.clone()) };
                 storages.add(only, storage, ty);
             }
             Node::State { .. } => {
@@ -134,7 +135,8 @@ impl Storages {
         operands: &[Value],
         state: usize,
     ) -> Result<(), PlanError> {
-        let given = op.places(operands.len()).and_then(|places| places.iter().position(|place| *place == state));
+        let given =
+            op.places(operands.len()).and_then(|places| places.iter().position(|place| *place == state));
         match given.and_then(|n| self.places.get(&operands[n])) {
             Some(place @ Place::State(_)) => {
                 self.places.insert(value, *place);
