@@ -1,3 +1,21 @@
 //! Tests that run generated code on this machine's CPU.
 
+mod golden;
 mod kernels;
+
+use nemo_kernels::target::HostTarget;
+
+/// The targets that code can be run for here.
+fn targets() -> Vec<HostTarget> {
+    let host = HostTarget::detect().expect("tests need at least x86-64-v3");
+    let has = host.cpu_features();
+    let mut targets: Vec<_> = ["x86-64-v3", "x86-64-v4"]
+        .iter()
+        .map(|name| HostTarget::parse(name).expect("a known name"))
+        .filter(|target| target.cpu_features().iter().all(|feature| has.contains(feature)))
+        .collect();
+    if !targets.contains(&host) {
+        targets.push(host);
+    }
+    targets
+}

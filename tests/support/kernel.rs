@@ -18,11 +18,26 @@ use nemort::device::host::object;
 /// An operand of the op under test, step inputs aside.
 #[derive(Debug, Clone)]
 pub enum Given {
-    /// An activation: `T` or `L` rows, or weights; stored in the dtype, rows `stride` apart where that
-    /// is more than the width.
-    Tensor { tensor: Tensor, dtype: Dtype, rows: Option<Symbol>, stride: Option<usize> },
+    /// An activation or a weight.
+    Tensor {
+        /// Its elements.
+        tensor: Tensor,
+        /// How they are stored.
+        dtype: Dtype,
+        /// What the first extent counts; `None` for weights.
+        rows: Option<Symbol>,
+        /// Elements from row to row, where that is not the width.
+        stride: Option<usize>,
+    },
     /// State: the first extent is the number of slots or pages.
-    State { tensor: Tensor, dtype: Dtype, units: Symbol },
+    State {
+        /// Its elements at the start.
+        tensor: Tensor,
+        /// How they are stored.
+        dtype: Dtype,
+        /// What the first extent counts.
+        units: Symbol,
+    },
     /// A table of angles.
     Table(RopeTable),
 }

@@ -1,4 +1,5 @@
 //! What the cross-crate tests share.
 
+pub mod golden;
 pub mod kernel;
 pub mod random;

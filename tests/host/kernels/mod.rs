@@ -9,23 +9,9 @@ mod scan;
 
 use nemo_ir::interp::{Sequence, Step};
 use nemo_ir::types::Dtype;
-use nemo_kernels::target::HostTarget;
 use nemo_tests::kernel::{Answers, Case, Machine};
 
-/// The targets that code can be run for here.
-fn targets() -> Vec<HostTarget> {
-    let host = HostTarget::detect().expect("tests need at least x86-64-v3");
-    let has = host.cpu_features();
-    let mut targets: Vec<_> = ["x86-64-v3", "x86-64-v4"]
-        .iter()
-        .map(|name| HostTarget::parse(name).expect("a known name"))
-        .filter(|target| target.cpu_features().iter().all(|feature| has.contains(feature)))
-        .collect();
-    if !targets.contains(&host) {
-        targets.push(host);
-    }
-    targets
-}
+use super::targets;
 
 /// A step of one sequence with this many rows and no state.
 fn rows(count: usize) -> Step {
