@@ -9,6 +9,7 @@ use nemo_ir::types::Dtype;
 use nemo_kernels::target::HostTarget;
 use nemo_models::{Model, builtin_names};
 use nemoc::{CompileOptions, Compiled, Stage, compile};
+use proptest::prelude::*;
 
 fn options(targets: &[&str]) -> CompileOptions {
     CompileOptions::new(targets.iter().map(|name| HostTarget::parse(name).unwrap()).collect())
@@ -81,5 +82,20 @@ fn options_out_of_range_say_what_would_be_right() {
     ];
     for (options, wanted) in cases {
         assert_eq!(compile(&common::tiny(), &options, &mut |_| {}).unwrap_err().to_string(), wanted);
+    }
+}
+
+proptest! {
+    // Each case runs LLVM on some twenty kernels.
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn drawn_models_compile(model in common::any_model(), wide in any::<bool>(), f32 in any::<bool>()) {
+        let options = CompileOptions {
+            activations: f32.then_some(Dtype::F32),
+            ..options(&[if wide { "x86-64-v4+avx512bf16" } else { "x86-64-v3" }])
+        };
+        let bytes = compile(&model, &options, &mut |_| {}).map(|compiled| compiled.to_bytes());
+        prop_assert!(matches!(bytes, Ok(Ok(_))), "{bytes:?}");
     }
 }

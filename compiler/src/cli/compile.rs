@@ -94,10 +94,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let compiled = compiled?;
     let artifact = compiled.to_bytes()?;
     let output = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.nemo", model.name)));
-    write(&output, &artifact)?;
     if let Some(emit) = &args.emit {
         emit.write(&compiled)?;
     }
+    write(&output, &artifact)?;
     if !args.quiet {
         let kernels: usize = compiled.targets.iter().map(|target| target.planned.kernels.len()).sum();
         let targets: Vec<_> = compiled.targets.iter().map(|target| target.target.to_string()).collect();
