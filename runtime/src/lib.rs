@@ -9,5 +9,7 @@
 
 pub mod device;
 pub mod engine;
+pub mod session;
 pub mod step;
+pub mod text;
 pub mod weights;

@@ -1,0 +1,67 @@
+//! Hooks: what watches a sequence grow and governs what comes next.
+
+use std::time::{Duration, Instant};
+
+/// What a hook may know when a token has been sampled.
+#[derive(Debug, Clone, Copy)]
+pub struct Grown<'a> {
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Every new token so far, the one just sampled last.
+    pub generated: &'a [u32],
+}
+
+/// A hook's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The next token is sampled.
+    Continue,
+    /// These tokens come next, in place of sampled ones.
+    Force(Vec<u32>),
+    /// The sequence ends here, for this reason.
+    Stop(String),
+}
+
+/// Sees each sampled token, which stands.
+pub trait Hook: Send {
+    /// What follows `token`.
+    fn after(&mut self, token: u32, grown: Grown<'_>) -> Verdict;
+}
+
+/// Stops a sequence when its time is over.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadline {
+    until: Option<Instant>,
+}
+
+impl Deadline {
+    /// Reason that this hook gives.
+    pub const REASON: &'static str = "deadline";
+
+    /// A deadline this long from now.
+    pub fn after(limit: Duration) -> Self {
+        // A limit past the clock's end is no limit.
+        Self { until: Instant::now().checked_add(limit) }
+    }
+}
+
+impl Hook for Deadline {
+    fn after(&mut self, _token: u32, _grown: Grown<'_>) -> Verdict {
+        match self.until {
+            Some(until) if Instant::now() >= until => Verdict::Stop(Self::REASON.to_owned()),
+            _ => Verdict::Continue,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_stops_when_it_has_passed() {
+        let grown = Grown { prompt_tokens: 1, generated: &[1] };
+        assert_eq!(Hook::after(&mut Deadline::after(Duration::ZERO), 1, grown), Verdict::Stop("deadline".to_owned()));
+        assert_eq!(Hook::after(&mut Deadline::after(Duration::MAX), 1, grown), Verdict::Continue);
+    }
+}

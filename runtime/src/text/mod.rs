@@ -1,0 +1,166 @@
+//! The way from text to tokens and back.
+
+mod chat;
+mod clock;
+mod settings;
+mod stop;
+mod stream;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+use tokenizers::Tokenizer;
+
+pub use chat::{ChatTemplate, Conversation};
+pub use settings::GenerationSettings;
+pub use stop::{StopFilter, StopText};
+pub use stream::TextStream;
+
+/// Why text cannot be used.
+#[derive(Debug, Error)]
+pub enum TextError {
+    /// A file that could not be read.
+    #[error("cannot read `{}`: {source}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file that does not say what it should.
+    #[error("cannot use `{}`: {what}", file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A tokenizer of another model.
+    #[error("tokenizer `{}` has token id {id}, but the model's vocabulary has {vocab} entries", file.display())]
+    Vocabulary {
+        /// The file.
+        file: PathBuf,
+        /// Its largest id.
+        id: u32,
+        /// Ids must be below it.
+        vocab: u64,
+    },
+    /// Text that the tokenizer refuses.
+    #[error("cannot tokenize the text: {0}")]
+    Encode(String),
+    /// Tokens that the tokenizer refuses.
+    #[error("cannot turn tokens into text: {0}")]
+    Decode(String),
+    /// No template where one is needed.
+    #[error(
+        "checkpoint `{}` has no chat template (in tokenizer_config.json or chat_template.jinja); use --raw",
+        directory.display()
+    )]
+    NoTemplate {
+        /// The checkpoint.
+        directory: PathBuf,
+    },
+    /// A template that refuses the conversation.
+    #[error("the chat template of `{}` cannot render this conversation: {what}", directory.display())]
+    Template {
+        /// The checkpoint.
+        directory: PathBuf,
+        /// What it said.
+        what: String,
+    },
+}
+
+/// A checkpoint's tokenizer.
+#[derive(Debug)]
+pub struct Text {
+    tokenizer: Tokenizer,
+}
+
+/// Whether the tokenizer adds what it puts around every text, such as a begin-of-text token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frame {
+    /// It does: plain text.
+    Added,
+    /// It does not: a chat template has written its own.
+    Written,
+}
+
+impl Text {
+    /// Reads `tokenizer.json` of a checkpoint and checks that it fits a vocabulary.
+    ///
+    /// # Errors
+    /// [`TextError`] when there is no usable tokenizer.
+    pub fn open(directory: &Path, vocab: u64) -> Result<Self, TextError> {
+        let file = directory.join("tokenizer.json");
+        let bytes = std::fs::read(&file).map_err(|source| TextError::Read { file: file.clone(), source })?;
+        let tokenizer = Tokenizer::from_bytes(bytes)
+            .map_err(|error| TextError::Malformed { file: file.clone(), what: error.to_string() })?;
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
+        if u64::from(largest) >= vocab {
+            return Err(TextError::Vocabulary { file, id: largest, vocab });
+        }
+        Ok(Self { tokenizer })
+    }
+
+    /// Token ids of a text; special tokens that it spells become themselves.
+    ///
+    /// # Errors
+    /// [`TextError::Encode`].
+    pub fn encode(&self, text: &str, frame: Frame) -> Result<Vec<u32>, TextError> {
+        let encoding = self.tokenizer.encode(text, frame == Frame::Added);
+        encoding
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|error| TextError::Encode(error.to_string()))
+    }
+
+    /// Text of token ids, without special tokens.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`].
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
+        self.tokenizer.decode(ids, true).map_err(|error| TextError::Decode(error.to_string()))
+    }
+}
+
+/// Reads a JSON file of a checkpoint; `None` where there is none.
+fn read_json(file: &Path) -> Result<Option<serde_json::Value>, TextError> {
+    let text = match std::fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(TextError::Read { file: file.to_owned(), source }),
+    };
+    serde_json::from_str(&without_bare_numbers(&text))
+        .map(Some)
+        .map_err(|error| TextError::Malformed { file: file.to_owned(), what: error.to_string() })
+}
+
+/// Python writes `Infinity` and `NaN` into JSON, which has no such words; `null` takes their place.
+fn without_bare_numbers(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    // Odd pieces between unescaped quotes are strings.
+    let mut in_string = false;
+    let mut escaped = false;
+    let mut plain = String::new();
+    let flush = |plain: &mut String, out: &mut String| {
+        out.push_str(&plain.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"));
+        plain.clear();
+    };
+    for c in text.chars() {
+        let quote = c == '"' && !escaped;
+        escaped = in_string && c == '\\' && !escaped;
+        if quote {
+            flush(&mut plain, &mut out);
+            in_string = !in_string;
+            out.push(c);
+        } else if in_string {
+            out.push(c);
+        } else {
+            plain.push(c);
+        }
+    }
+    flush(&mut plain, &mut out);
+    out
+}
+
+#[cfg(test)]
+mod tests;

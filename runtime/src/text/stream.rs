@@ -1,0 +1,62 @@
+//! Text as tokens come in, never half a character.
+
+use std::sync::Arc;
+
+use super::{Text, TextError};
+
+/// Turns tokens into text piece by piece; the pieces together are the text of all tokens.
+#[derive(Debug)]
+pub struct TextStream {
+    text: Arc<Text>,
+    ids: Vec<u32>,
+    /// Tokens from here on are decoded again each time: those whose text was given out last, so that
+    /// decoders that treat a first token differently see the same first token, and those after.
+    from: usize,
+    /// The text of tokens before this one has been given out.
+    given: usize,
+}
+
+impl TextStream {
+    /// No token yet.
+    pub fn new(text: Arc<Text>) -> Self {
+        Self { text, ids: Vec::new(), from: 0, given: 0 }
+    }
+
+    /// The text that `token` completes; empty while a character is not whole.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`].
+    pub fn push(&mut self, token: u32) -> Result<String, TextError> {
+        self.ids.push(token);
+        let (known, whole) = self.window()?;
+        // A torn character decodes to U+FFFD. So does a real one, which then waits for the next token.
+        if whole.len() <= known.len() || whole.ends_with('\u{FFFD}') {
+            return Ok(String::new());
+        }
+        self.from = self.given;
+        self.given = self.ids.len();
+        Ok(tail(&known, &whole))
+    }
+
+    /// What is left at the end, torn or not.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`].
+    pub fn finish(&mut self) -> Result<String, TextError> {
+        let (known, whole) = self.window()?;
+        self.from = self.ids.len();
+        self.given = self.ids.len();
+        Ok(tail(&known, &whole))
+    }
+
+    /// The text given out of the window, and the window's whole text.
+    fn window(&self) -> Result<(String, String), TextError> {
+        let known = self.text.decode(&self.ids[self.from..self.given])?;
+        Ok((known, self.text.decode(&self.ids[self.from..])?))
+    }
+}
+
+/// What `whole` has after `known`.
+fn tail(known: &str, whole: &str) -> String {
+    whole.get(known.len()..).unwrap_or_default().to_owned()
+}

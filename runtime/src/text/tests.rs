@@ -1,0 +1,132 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The 256 letters that stand for bytes in byte-level tokenizers.
+fn byte_letters() -> Vec<char> {
+    let printable = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let mut next = 256;
+    (0..256)
+        .map(|byte| {
+            let code = if printable(byte) {
+                byte
+            } else {
+                next += 1;
+                next - 1
+            };
+            char::from_u32(code).unwrap()
+        })
+        .collect()
+}
+
+fn tokenizer(json: &Value, vocab: u64) -> Result<Text, TextError> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    Text::open(dir.path(), vocab)
+}
+
+/// One token a byte, and `<end>`, a special one, with id 256.
+fn byte_level() -> Value {
+    let vocab: serde_json::Map<_, _> =
+        byte_letters().into_iter().enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [{"id": 256, "content": "<end>", "single_word": false, "lstrip": false, "rstrip": false,
+                          "normalized": false, "special": true}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": []},
+    })
+}
+
+/// A few letters, and bytes for the rest, as SentencePiece tokenizers have them.
+fn byte_fallback() -> Value {
+    let mut vocab: serde_json::Map<String, Value> =
+        (0..256).map(|byte| (format!("<0x{byte:02X}>"), byte.into())).collect();
+    for (n, letter) in ["▁", "a", "b", "c", "<unk>"].iter().enumerate() {
+        vocab.insert((*letter).to_owned(), (256 + n).into());
+    }
+    json!({
+        "version": "1.0", "truncation": null, "padding": null, "post_processor": null, "pre_tokenizer": null,
+        "added_tokens": [],
+        "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
+        "decoder": {"type": "Sequence", "decoders": [
+            {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+            {"type": "ByteFallback"}, {"type": "Fuse"},
+            {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+        "model": {"type": "BPE", "dropout": null, "unk_token": "<unk>", "continuing_subword_prefix": null,
+                  "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": true, "vocab": vocab, "merges": []},
+    })
+}
+
+fn pieces(text: &Arc<Text>, ids: &[u32]) -> Vec<String> {
+    let mut stream = TextStream::new(Arc::clone(text));
+    let mut pieces: Vec<_> = ids.iter().map(|id| stream.push(*id).unwrap()).collect();
+    pieces.push(stream.finish().unwrap());
+    pieces
+}
+
+#[test]
+fn special_tokens_are_read_and_not_written() {
+    let text = tokenizer(&byte_level(), 257).unwrap();
+    let ids = text.encode("é<end>a", Frame::Written).unwrap();
+    assert_eq!(ids, [0xC3, 0xA9, 256, u32::from(b'a')]);
+    assert_eq!(text.decode(&ids).unwrap(), "éa");
+    assert_eq!(pieces(&Arc::new(text), &ids), ["", "é", "", "a", ""]);
+}
+
+#[test]
+fn a_tokenizer_of_another_model_is_refused() {
+    let message = tokenizer(&byte_level(), 256).unwrap_err().to_string();
+    assert!(message.contains("has token id 256, but the model's vocabulary has 256 entries"), "{message}");
+    assert!(tokenizer(&json!({}), 1).unwrap_err().to_string().contains("tokenizer.json`:"));
+    let absent = Text::open(tempfile::tempdir().unwrap().path(), 1).unwrap_err().to_string();
+    assert!(absent.contains("cannot read") && absent.contains("tokenizer.json"), "{absent}");
+}
+
+proptest! {
+    #[test]
+    fn a_byte_level_stream_is_the_whole_text(ids in proptest::collection::vec(0u32..257, 0..40)) {
+        let text = Arc::new(tokenizer(&byte_level(), 257).unwrap());
+        prop_assert_eq!(pieces(&text, &ids).concat(), text.decode(&ids).unwrap());
+    }
+
+    #[test]
+    fn no_character_is_torn(written in "[a-cé漢😀 ]{0,12}") {
+        for json in [byte_level(), byte_fallback()] {
+            let text = Arc::new(tokenizer(&json, 300).unwrap());
+            let ids = text.encode(&written, Frame::Written).unwrap();
+            let pieces = pieces(&text, &ids);
+            prop_assert!(pieces.iter().all(|piece| !piece.contains('\u{FFFD}')), "{:?}", pieces);
+            prop_assert_eq!(pieces.concat(), text.decode(&ids).unwrap());
+        }
+    }
+}
+
+/// The committed checkpoints, where this crate is built inside of its workspace.
+fn golden(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/golden").join(name)
+}
+
+#[test]
+fn templates_and_tokens_agree_with_transformers() {
+    let Ok(cases) = std::fs::read(golden("chat.json")) else { return };
+    let cases: Vec<Value> = serde_json::from_slice(&cases).unwrap();
+    for case in &cases {
+        let directory = golden(case["fixture"].as_str().unwrap());
+        let conversation = Conversation {
+            messages: case["messages"].as_array().unwrap().clone(),
+            tools: case.get("tools").cloned(),
+        };
+        let rendered = ChatTemplate::open(&directory).unwrap().render(&conversation).unwrap();
+        assert_eq!(rendered, case["rendered"].as_str().unwrap(), "{}", case["name"]);
+        let text = Text::open(&directory, 512).unwrap();
+        let wanted: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        assert_eq!(text.encode(&rendered, Frame::Written).unwrap(), wanted, "{}", case["name"]);
+    }
+}
