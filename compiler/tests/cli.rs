@@ -46,6 +46,11 @@ fn errors_are_one_sentence_and_exit_with_1() {
             vec!["compile", "nemotron-nano-9b", "--target", "host"],
             "did you mean one of `nemotron-nano-9b-v2`,",
         ),
+        (vec!["compile", "Qwen/Qwen3-8B", "--target", "host"], "did you mean `qwen3-8b`?"),
+        (
+            vec!["compile", "nvidia/Llama-3_3-Nemotron-Super-49B-v1_5", "--target", "host"],
+            "did you mean `llama-3.3-nemotron-super-49b-v1.5`?",
+        ),
         (vec!["compile", "qwen3-8bb", "--target", "host"], "did you mean `qwen3-8b`?"),
         (vec!["compile", "gpt", "--target", "host"], "built in are `nemotron-nano-9b-v2`, "),
         (vec!["compile", "absent.toml", "--target", "host"], "cannot read `absent.toml`: "),

@@ -15,9 +15,8 @@ pub(super) fn model(name: &str) -> Result<Model, CliError> {
     if path.is_dir() {
         return checkpoint(path);
     }
-    // A name that looks like a path gets the reason why it could not be read.
-    let looks_like_path = name.contains('/') || path.extension().is_some_and(|extension| extension == "toml");
-    if path.exists() || looks_like_path {
+    // What can only be meant as a file gets the reason why it could not be read.
+    if path.exists() || path.extension().is_some_and(|extension| extension == "toml") {
         return file(path);
     }
     Err(CliError::UnknownModel { name: name.to_owned(), hint: hint(name) })
@@ -51,20 +50,24 @@ fn directory_name(dir: &Path) -> String {
 
 /// The built-in names that are near, or all of them.
 fn hint(name: &str) -> String {
-    let wanted = name.to_lowercase();
+    // Names on the hub are like `nvidia/Llama-3_3-Nemotron-Super-49B-v1_5`.
+    let wanted =
+        name.trim_end_matches('/').rsplit('/').next().unwrap_or(name).to_lowercase().replace('_', ".");
+    let wanted = wanted.strip_prefix("nvidia-").unwrap_or(&wanted);
+    let distance = |known: &str| strsim::damerau_levenshtein(wanted, known);
     let near = |known: &&str| {
-        let shorter = wanted.len().min(known.len());
-        (wanted.len() >= 3 && known.contains(&wanted))
-            || strsim::damerau_levenshtein(&wanted, known) <= shorter / 4
-            || wanted.ends_with(known)
+        let part = wanted.len() >= 3 && known.contains(wanted);
+        part || wanted.contains(known) || distance(known) <= wanted.len().min(known.len()) / 4
     };
     let all = builtin_names();
     let mut close: Vec<_> = all.iter().copied().filter(near).collect();
-    close.sort_by_key(|known| strsim::damerau_levenshtein(&wanted, known));
+    close.sort_by_key(|known| distance(known));
+    close.truncate(4);
     let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
     match close.as_slice() {
         [] => format!("built in are {}", quoted(&all)),
         [one] => format!("did you mean `{one}`?"),
+        many if distance(many[0]) == 0 => format!("did you mean `{}`?", many[0]),
         many => format!("did you mean one of {}?", quoted(many)),
     }
 }
