@@ -112,7 +112,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: everything that can be wrong with the files is found here, before a step runs.
     pub fn load(artifact: &Artifact, options: &EngineOptions) -> Result<Self, EngineError> {
-        let target = artifact.target(&choose(artifact, options.target.as_deref())?)?;
+        let target = artifact.target(&choose_target(artifact, options.target.as_deref())?.name)?;
         let plan = target.plan;
         let limit = |what, wanted: Option<u64>, most| match wanted {
             Some(wanted) if !(1..=most).contains(&wanted) => {
@@ -199,7 +199,13 @@ impl Engine {
 }
 
 /// The target asked for, if this CPU runs it; else the one with the most features that it runs.
-fn choose(artifact: &Artifact, wanted: Option<&str>) -> Result<String, EngineError> {
+///
+/// # Errors
+/// [`EngineError`], which says what the artifact has and what this CPU lacks.
+pub fn choose_target<'a>(
+    artifact: &'a Artifact,
+    wanted: Option<&str>,
+) -> Result<&'a TargetManifest, EngineError> {
     let targets = &artifact.manifest().targets;
     let considered: Vec<&TargetManifest> =
         targets.iter().filter(|target| wanted.is_none_or(|wanted| target.name == wanted)).collect();
@@ -211,7 +217,7 @@ fn choose(artifact: &Artifact, wanted: Option<&str>) -> Result<String, EngineErr
         .iter()
         .filter(|target| cpu::missing(&target.cpu_features).is_empty())
         .max_by_key(|target| target.cpu_features.len());
-    best.map(|target| target.name.clone()).ok_or_else(|| {
+    best.copied().ok_or_else(|| {
         let describe = |target: &&TargetManifest| {
             let missing = cpu::missing(&target.cpu_features).join(", ");
             format!("target `{}` needs {missing}, which this one lacks", target.name)

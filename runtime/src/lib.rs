@@ -7,6 +7,7 @@
 //! [`engine::Engine`] runs single steps of the step contract; [`session::Session`] turns requests into
 //! steps, with slots, KV pages, sampling and hooks; [`text`] is the way from and to text.
 
+pub mod command;
 pub mod device;
 pub mod engine;
 pub mod session;

@@ -41,9 +41,7 @@ impl Batch {
             min_p,
             seed,
         } = self;
-        for ints in
-            [tokens, positions, seq_start, slot_in, slot_out, context, pages, rows, forced, top_k]
-        {
+        for ints in [tokens, positions, seq_start, slot_in, slot_out, context, pages, rows, forced, top_k] {
             ints.clear();
         }
         for floats in [temperature, top_p, min_p] {

@@ -61,7 +61,10 @@ mod tests {
     #[test]
     fn a_deadline_stops_when_it_has_passed() {
         let grown = Grown { prompt_tokens: 1, generated: &[1] };
-        assert_eq!(Hook::after(&mut Deadline::after(Duration::ZERO), 1, grown), Verdict::Stop("deadline".to_owned()));
+        assert_eq!(
+            Hook::after(&mut Deadline::after(Duration::ZERO), 1, grown),
+            Verdict::Stop("deadline".to_owned())
+        );
         assert_eq!(Hook::after(&mut Deadline::after(Duration::MAX), 1, grown), Verdict::Continue);
     }
 }

@@ -167,11 +167,19 @@ fn tojson(value: Jinja, options: Kwargs) -> Result<String, Error> {
 struct PythonSpaces;
 
 impl serde_json::ser::Formatter for PythonSpaces {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
@@ -216,7 +224,8 @@ mod tests {
     #[test]
     fn refusals_and_faults_are_sentences() {
         let prompt = Conversation::prompt("x");
-        let refused = render("{{ raise_exception('roles must alternate') }}", &prompt).unwrap_err().to_string();
+        let refused =
+            render("{{ raise_exception('roles must alternate') }}", &prompt).unwrap_err().to_string();
         assert!(refused.ends_with("cannot render this conversation: roles must alternate"), "{refused}");
         assert!(render("{% if %}", &prompt).unwrap_err().to_string().contains("cannot render"));
         assert_eq!(render("{{ strftime_now('%Y') }}", &prompt).unwrap().len(), 4);
@@ -250,6 +259,8 @@ mod tests {
             assert!(open(bad).unwrap_err().to_string().contains("not a list of messages"));
         }
         assert!(open("[").unwrap_err().to_string().contains("EOF"));
-        assert!(Conversation::open(&dir.path().join("none")).unwrap_err().to_string().contains("cannot read"));
+        assert!(
+            Conversation::open(&dir.path().join("none")).unwrap_err().to_string().contains("cannot read")
+        );
     }
 }

@@ -5,6 +5,7 @@ mod clock;
 mod settings;
 mod stop;
 mod stream;
+mod think;
 
 use std::path::{Path, PathBuf};
 
@@ -15,6 +16,7 @@ pub use chat::{ChatTemplate, Conversation};
 pub use settings::GenerationSettings;
 pub use stop::{StopFilter, StopText};
 pub use stream::TextStream;
+pub use think::{Parted, opens_thinking, part};
 
 /// Why text cannot be used.
 #[derive(Debug, Error)]

@@ -77,7 +77,10 @@ mod tests {
         let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
         let open = || GenerationSettings::open(dir.path());
         assert_eq!(open().unwrap(), GenerationSettings::default());
-        write("config.json", r#"{"eos_token_id": 12, "note": "a \"NaN\" stays", "limit": [0.0, Infinity, -Infinity]}"#);
+        write(
+            "config.json",
+            r#"{"eos_token_id": 12, "note": "a \"NaN\" stays", "limit": [0.0, Infinity, -Infinity]}"#,
+        );
         assert_eq!(open().unwrap().end, [12]);
         write("generation_config.json", r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.95}"#);
         let settings = open().unwrap();

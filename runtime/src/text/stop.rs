@@ -63,6 +63,11 @@ impl StopFilter {
         std::mem::replace(&mut self.held, rest)
     }
 
+    /// A whole text, up to the first stop text.
+    pub fn cut(mut self, whole: &str) -> String {
+        self.push(whole) + &self.held
+    }
+
     /// What was held back, when no more comes.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)

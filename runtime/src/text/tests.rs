@@ -130,3 +130,18 @@ fn templates_and_tokens_agree_with_transformers() {
         assert_eq!(text.encode(&rendered, Frame::Written).unwrap(), wanted, "{}", case["name"]);
     }
 }
+
+#[test]
+fn thoughts_are_parted_from_the_answer() {
+    let text = Arc::new(tokenizer(&byte_level(), 257).unwrap());
+    let parted =
+        |written: &str, opened| part(&text, &text.encode(written, Frame::Written).unwrap(), opened).unwrap();
+    let whole = |answer: &str| Parted { answer: answer.to_owned(), ..Parted::default() };
+    assert_eq!(parted("a </think> b", false), whole("a </think> b"));
+    let both = Parted { thinking: "a".to_owned(), answer: "b\n".to_owned(), thinking_tokens: 10 };
+    assert_eq!(parted("a\n</think>\n\nb\n", true), both);
+    assert_eq!(parted("<think>a</think>b\n", false), Parted { thinking_tokens: 16, ..both });
+    let only = Parted { thinking: "abc".to_owned(), answer: String::new(), thinking_tokens: 3 };
+    assert_eq!(parted("abc", true), only);
+    assert!(opens_thinking("x<think>\n") && !opens_thinking("<think></think>"));
+}

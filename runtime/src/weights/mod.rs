@@ -8,7 +8,7 @@ mod populate;
 mod random;
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use nemo_ir::plan::{Placement, Weight};
@@ -220,6 +220,15 @@ impl Weights {
             .filter(|weight| matches!(self.placed[*weight], Placed::Mapped { .. }))
             .map(|at| self.bytes(at))
     }
+}
+
+/// Checks every weight of a plan against a checkpoint without reading any; the bytes they have there.
+///
+/// # Errors
+/// As [`Weights::load`].
+pub fn verify(directory: &Path, weights: &[Weight]) -> Result<u64, WeightsError> {
+    let checkpoint = Checkpoint::open(directory)?;
+    weights.iter().map(|weight| Ok(check(&checkpoint, weight)?.1.range.len() as u64)).sum()
 }
 
 fn elements(weight: &Weight) -> u64 {

@@ -1,0 +1,224 @@
+//! `nemort bench`.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use nemo_ir::artifact::Artifact;
+use nemo_ir::step::PAGE_TOKENS;
+use serde_json::json;
+
+use super::traffic::bytes_per_token;
+use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, output};
+use crate::device::{LaunchTime, Profiling, human_bytes};
+use crate::engine::{Engine, choose_target};
+use crate::session::{Request, Session, SessionError};
+use crate::weights::WeightsSource;
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["weights", "random_weights"]))]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Directory of the checkpoint.
+    #[arg(long, value_name = "DIR")]
+    weights: Option<PathBuf>,
+    /// Make the weights up; speed does not depend on them.
+    #[arg(long)]
+    random_weights: bool,
+    /// Tokens of each prompt.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    prompt: usize,
+    /// New tokens of each sequence.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    new: usize,
+    /// Sequences at once.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seqs: u64,
+    /// Repetitions; the median counts.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Time each kernel.
+    #[arg(long)]
+    profile: bool,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// One repetition, in tokens a second.
+struct Speed {
+    prefill: f64,
+    decode: f64,
+}
+
+pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
+    check_device(&args.run.device)?;
+    if args.prompt == 0 || args.new < 2 {
+        return Err(CommandError::Refused("--prompt must be at least 1 and --new at least 2".to_owned()));
+    }
+    let artifact = Artifact::open(&args.run.artifact)?;
+    let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
+    let needed = args.prompt.saturating_add(args.new) as u64;
+    if needed > limits.max_context {
+        let error = SessionError::Context { prompt: args.prompt, new: args.new, context: limits.max_context };
+        return Err(error.into());
+    }
+    let source = match &args.weights {
+        Some(path) => directory(path),
+        None => WeightsSource::Random { seed: 0 },
+    };
+    let shape = Shape {
+        max_seqs: args.seqs,
+        max_context: needed.next_multiple_of(PAGE_TOKENS).min(limits.max_context),
+        profiling: if args.profile { Profiling::EachLaunch } else { Profiling::Off },
+    };
+    let mut engine = load_engine(&artifact, &args.run, source, shape)?;
+    // The first run touches memory that later ones find in place.
+    repetition(&mut engine, args)?;
+    engine.device_mut().take_profile();
+    let mut speeds = Vec::new();
+    let mut bandwidths = Vec::new();
+    for _ in 0..args.repeat {
+        speeds.push(repetition(&mut engine, args)?);
+        // Interleaved, so that a neighbour on the machine slows both or neither.
+        bandwidths.push(engine.device_mut().read_bandwidth());
+    }
+    let profile = engine.device_mut().take_profile();
+    let prefill = median(speeds.iter().map(|speed| speed.prefill).collect());
+    let decode = median(speeds.iter().map(|speed| speed.decode).collect());
+    let bandwidth = median(bandwidths) / 1e9;
+    let context = args.prompt as u64 + args.new as u64 / 2;
+    let bytes = bytes_per_token(engine.plan(), args.seqs, context);
+    let rate = bytes * decode / 1e9;
+    let share = if bandwidth > 0.0 { rate / bandwidth } else { 0.0 };
+    let memory = engine.device().memory();
+    if args.json {
+        return output::json(&json!({
+            "model": artifact.manifest().model,
+            "target": engine.plan().target,
+            "device": engine.device().describe(),
+            "prompt": args.prompt,
+            "new": args.new,
+            "seqs": args.seqs,
+            "repeat": args.repeat,
+            "prefill_tok_s": prefill,
+            "decode_tok_s": decode,
+            "decode_gb_s": rate,
+            "read_bandwidth_gb_s": bandwidth,
+            "bandwidth_share": share,
+            "bytes_per_token": bytes,
+            "weights_bytes": memory.weights,
+            "peak_rss": peak_rss(),
+            "profile": profile.iter().map(profile_json).collect::<Vec<_>>(),
+        }));
+    }
+    output::line(&format!(
+        "{} on {}, {}",
+        artifact.manifest().model,
+        engine.plan().target,
+        engine.device().describe()
+    ))?;
+    output::line(&format!("prefill   {prefill:10.2} tok/s  ({} x {} tokens)", args.seqs, args.prompt))?;
+    output::line(&format!("decode    {decode:10.2} tok/s  ({} x {} tokens)", args.seqs, args.new))?;
+    output::line(&format!("          {rate:10.2} GB/s   ({} a token)", human_bytes(bytes as u64)))?;
+    output::line(&format!("reading   {bandwidth:10.2} GB/s   ({:.0} % of it used)", share * 100.0))?;
+    output::line(&format!(
+        "weights   {}, peak memory {}",
+        human_bytes(memory.weights),
+        human_bytes(peak_rss())
+    ))?;
+    table(&profile)
+}
+
+/// Reads the prompts and decodes; every sequence has the same length and another text.
+fn repetition(engine: &mut Engine, args: &BenchArgs) -> Result<Speed, CommandError> {
+    let vocab = engine.limits().vocab;
+    let mut session = Session::new(engine);
+    for seq in 0..args.seqs {
+        let token = |n: usize| ((n as u64 * 7919 + seq * 104_729 + 17) % vocab) as u32;
+        session.submit(Request::new((0..args.prompt).map(token).collect(), args.new))?;
+    }
+    let started = Instant::now();
+    // Until every sequence has its first new token.
+    let mut begun = BTreeSet::new();
+    while begun.len() < args.seqs as usize {
+        begun.extend(session.advance()?.iter().map(|event| event.sequence));
+    }
+    let prefill = started.elapsed().as_secs_f64();
+    let started = Instant::now();
+    let mut decoded = 0_usize;
+    while !session.is_idle() {
+        decoded += session.advance()?.len();
+    }
+    let decode = started.elapsed().as_secs_f64();
+    Ok(Speed {
+        prefill: (args.seqs as usize * args.prompt) as f64 / prefill.max(1e-9),
+        decode: decoded as f64 / decode.max(1e-9),
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+fn profile_json(time: &LaunchTime) -> serde_json::Value {
+    json!({
+        "phase": time.phase.name(),
+        "op": time.op,
+        "kernel": time.symbol,
+        "count": time.count,
+        "seconds": time.total.as_secs_f64(),
+    })
+}
+
+/// Kernels by phase, the slowest first.
+fn table(profile: &[LaunchTime]) -> Result<(), CommandError> {
+    let mut times: Vec<_> = profile.iter().collect();
+    times.sort_by_key(|time| (time.phase, std::cmp::Reverse(time.total)));
+    for (n, time) in times.iter().enumerate() {
+        let of_phase = times.iter().filter(|other| other.phase == time.phase);
+        let all: f64 = of_phase.map(|other| other.total.as_secs_f64()).sum();
+        let seconds = time.total.as_secs_f64();
+        if n == 0 || times[n - 1].phase != time.phase {
+            output::line(&format!("\n{}: {:.1} ms in kernels", time.phase.name(), all * 1e3))?;
+        }
+        output::line(&format!(
+            "  {:5.1} % {:10.3} ms {:8} x {:9.2} us  {}  ({})",
+            100.0 * seconds / all.max(1e-12),
+            seconds * 1e3,
+            time.count,
+            seconds * 1e6 / time.count.max(1) as f64,
+            time.op,
+            time.symbol,
+        ))?;
+    }
+    Ok(())
+}
+
+/// The most memory that this process has held; 0 where the system does not say.
+fn peak_rss() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians() {
+        assert_eq!(median(vec![]), 0.0);
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0]), 2.5);
+        assert!(peak_rss() > 0);
+    }
+}

@@ -1,0 +1,282 @@
+//! `nemort generate`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nemo_ir::artifact::Artifact;
+use nemo_ir::step::PAGE_TOKENS;
+use serde_json::json;
+
+use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, output};
+use crate::device::Profiling;
+use crate::engine::choose_target;
+use crate::session::{Deadline, Hook, Request, Sampling, Session, SessionError};
+use crate::text::{
+    ChatTemplate, Conversation, Frame, GenerationSettings, Parted, StopFilter, StopText, Text, TextError,
+    TextStream, opens_thinking, part,
+};
+
+/// New tokens unless told otherwise, where the context has room for them.
+const DEFAULT_NEW_TOKENS: u64 = 1024;
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("input").required(true).args(["prompt", "chat", "tokens"]))]
+pub(super) struct GenerateArgs {
+    #[command(flatten)]
+    run: RunArgs,
+    /// Directory of the checkpoint: weights, tokenizer, chat template.
+    #[arg(long, value_name = "DIR")]
+    weights: PathBuf,
+    /// One user message, put through the checkpoint's chat template.
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// JSON file with a list of messages.
+    #[arg(long, value_name = "FILE")]
+    chat: Option<PathBuf>,
+    /// Token ids.
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',')]
+    tokens: Option<Vec<u32>>,
+    /// Take the prompt as it is, without the chat template.
+    #[arg(long, requires = "prompt")]
+    raw: bool,
+    /// New tokens, at most.
+    #[arg(long, value_name = "N")]
+    max_new_tokens: Option<usize>,
+    /// Stop before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Go on after end-of-text tokens.
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Stop when this time has passed: `2s`, `500ms`, `1m`.
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    deadline: Option<Duration>,
+    /// 0 takes the most probable token.
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Only the K most probable tokens; 0 is off.
+    #[arg(long, value_name = "K")]
+    top_k: Option<u32>,
+    /// Only the most probable tokens that together reach P; 1 is off.
+    #[arg(long, value_name = "P")]
+    top_p: Option<f32>,
+    /// Only tokens at least P times as probable as the most probable one; 0 is off.
+    #[arg(long, value_name = "P")]
+    min_p: Option<f32>,
+    /// Key of the random generator.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Sequences that the engine holds.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    max_seqs: u64,
+    /// Positions of a sequence; as many as needed unless given.
+    #[arg(long, value_name = "N")]
+    max_context: Option<u64>,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A number and a unit.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1e-3), ("s", 1.0), ("m", 60.0), ("h", 3600.0), ("", 1.0)];
+    let parsed = units.iter().find_map(|(unit, seconds)| {
+        let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+        Duration::try_from_secs_f64(number * seconds).ok()
+    });
+    parsed.ok_or_else(|| "a time is a number with ms, s, m or h after it".to_owned())
+}
+
+pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
+    check_device(&args.run.device)?;
+    let started = Instant::now();
+    let artifact = Artifact::open(&args.run.artifact)?;
+    let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
+    let text = open_text(args, limits.vocab)?;
+    let settings = GenerationSettings::open(&args.weights)?;
+    let (prompt, thinking) = prompt(args, text.as_ref())?;
+    let most = args.max_context.unwrap_or(limits.max_context).min(limits.max_context);
+    let room = most.saturating_sub(prompt.len() as u64);
+    let new_tokens = args.max_new_tokens.unwrap_or(room.clamp(1, DEFAULT_NEW_TOKENS) as usize);
+    let needed = prompt.len().saturating_add(new_tokens) as u64;
+    if needed > most {
+        // Known before any weight is read.
+        let error = SessionError::Context { prompt: prompt.len(), new: new_tokens, context: most };
+        return Err(error.into());
+    }
+    let max_context = args.max_context.unwrap_or(needed.next_multiple_of(PAGE_TOKENS).min(most));
+    let shape = Shape { max_seqs: args.max_seqs, max_context, profiling: Profiling::Off };
+    let mut engine = load_engine(&artifact, &args.run, directory(&args.weights), shape)?;
+    let load = started.elapsed();
+
+    let mut request = Request::new(prompt, new_tokens);
+    request.sampling = sampling(args, settings.sampling);
+    if !args.ignore_eos {
+        request.end = settings.end;
+    }
+    request.hooks = hooks(args, text.as_ref())?;
+    let prompt_tokens = request.prompt.len();
+    let mut printer = Printer::new(args, text.as_ref());
+    let begun = Instant::now();
+    let mut first = None;
+    let (tokens, finish) = Session::new(&mut engine).generate(request, |token| {
+        first.get_or_insert_with(|| begun.elapsed());
+        printer.token(token);
+    })?;
+    let total = begun.elapsed();
+    let prefill = first.unwrap_or(total);
+    printer.finish()?;
+    let decode = total.saturating_sub(prefill);
+    if args.json {
+        let parted = text.as_ref().map(|text| part(text, &tokens, thinking)).transpose()?.unwrap_or_default();
+        let whole = text.as_ref().map(|text| text.decode(&tokens)).transpose()?.unwrap_or_default();
+        let cut = |whole: &str| StopFilter::new(args.stop.clone()).cut(whole);
+        let Parted { thinking, answer, thinking_tokens } = parted;
+        return output::json(&json!({
+            "text": cut(&whole),
+            "tokens": tokens,
+            "prompt_tokens": prompt_tokens,
+            "thinking": cut(&thinking),
+            "answer": cut(&answer),
+            "thinking_tokens": thinking_tokens,
+            "answer_tokens": tokens.len() - thinking_tokens,
+            "budget_hit": false,
+            "stopped_by": finish.name(),
+            "seconds": {
+                "load": load.as_secs_f64(),
+                "prefill": prefill.as_secs_f64(),
+                "decode": decode.as_secs_f64(),
+            },
+        }));
+    }
+    let speed = (tokens.len().saturating_sub(1)) as f64 / decode.as_secs_f64().max(1e-9);
+    output::note(&format!(
+        "{prompt_tokens} prompt tokens in {:.2} s, {} new ones at {speed:.1} a second, stopped by {}",
+        prefill.as_secs_f64(),
+        tokens.len(),
+        finish.name(),
+    ));
+    Ok(())
+}
+
+/// The tokenizer; only token ids can do without one.
+fn open_text(args: &GenerateArgs, vocab: u64) -> Result<Option<Arc<Text>>, CommandError> {
+    match Text::open(&args.weights, vocab) {
+        Ok(text) => Ok(Some(Arc::new(text))),
+        Err(TextError::Read { source, .. })
+            if args.tokens.is_some() && source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The prompt's tokens, and whether it opens thoughts.
+fn prompt(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Result<(Vec<u32>, bool), CommandError> {
+    let (Some(text), None) = (text, &args.tokens) else {
+        let tokens = args.tokens.clone().unwrap_or_default();
+        let decoded = text.map(|text| text.decode(&tokens)).transpose()?;
+        return Ok((tokens, decoded.is_some_and(|decoded| opens_thinking(&decoded))));
+    };
+    let (written, frame) = match (&args.chat, &args.prompt) {
+        (None, Some(prompt)) if args.raw => (prompt.clone(), Frame::Added),
+        (chat, prompt) => {
+            let conversation = match chat {
+                Some(file) => Conversation::open(file)?,
+                None => Conversation::prompt(prompt.as_deref().unwrap_or_default()),
+            };
+            (ChatTemplate::open(&args.weights)?.render(&conversation)?, Frame::Written)
+        }
+    };
+    Ok((text.encode(&written, frame)?, opens_thinking(&written)))
+}
+
+fn sampling(args: &GenerateArgs, defaults: Sampling) -> Sampling {
+    Sampling {
+        temperature: args.temperature.unwrap_or(defaults.temperature),
+        top_k: args.top_k.unwrap_or(defaults.top_k),
+        top_p: args.top_p.unwrap_or(defaults.top_p),
+        min_p: args.min_p.unwrap_or(defaults.min_p),
+        seed: args.seed.unwrap_or(defaults.seed),
+    }
+}
+
+fn hooks(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Result<Vec<Box<dyn Hook>>, CommandError> {
+    let mut hooks: Vec<Box<dyn Hook>> = Vec::new();
+    if !args.stop.is_empty() {
+        let text = text.ok_or_else(|| {
+            CommandError::Refused("--stop needs the checkpoint's tokenizer.json".to_owned())
+        })?;
+        hooks.push(Box::new(StopText::new(Arc::clone(text), args.stop.clone())));
+    }
+    if let Some(limit) = args.deadline {
+        hooks.push(Box::new(Deadline::after(limit)));
+    }
+    Ok(hooks)
+}
+
+/// Prints text as it comes, where that is wanted.
+struct Printer {
+    stream: Option<TextStream>,
+    filter: StopFilter,
+    /// Token ids, where there is no text to print.
+    ids: bool,
+    /// What went wrong first; after it nothing more is printed.
+    failed: Option<CommandError>,
+}
+
+impl Printer {
+    fn new(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Self {
+        Self {
+            stream: text.filter(|_| !args.json).map(|text| TextStream::new(Arc::clone(text))),
+            filter: StopFilter::new(args.stop.clone()),
+            ids: !args.json && text.is_none(),
+            failed: None,
+        }
+    }
+
+    fn token(&mut self, token: u32) {
+        if self.failed.is_some() {
+            return;
+        }
+        let printed = match &mut self.stream {
+            Some(stream) => stream.push(token).map_err(CommandError::Text).and_then(|piece| {
+                let piece = self.filter.push(&piece);
+                if piece.is_empty() { Ok(()) } else { output::write(&piece) }
+            }),
+            None if self.ids => output::write(&format!("{token} ")),
+            None => Ok(()),
+        };
+        self.failed = printed.err();
+    }
+
+    fn finish(mut self) -> Result<(), CommandError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        if let Some(stream) = &mut self.stream {
+            let last = self.filter.push(&stream.finish()?) + &self.filter.finish();
+            return output::line(&last);
+        }
+        if self.ids { output::line("") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        assert_eq!(parse_duration("2s"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
+        for bad in ["", "s", "-1s", "2 days", "NaN", "1e300h"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,251 @@
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+
+use crate::toy::{self, continued};
+
+fn nemort(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_nemort")).args(arguments).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+/// Standard error of a command that must fail with `code`.
+fn failure(arguments: &[&str], code: i32) -> String {
+    let output = nemort(arguments);
+    let stderr = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{stderr}");
+    assert!(code == 2 || (stdout(&output).is_empty() && stderr.lines().count() == 1), "{stderr}");
+    stderr
+}
+
+fn letters(tokens: &[u32]) -> String {
+    tokens.iter().map(|token| char::from(b'a' + *token as u8)).collect()
+}
+
+/// Paths of a toy artifact and checkpoint, as arguments.
+fn with_toy(check: impl FnOnce(&str, &str, &Path)) {
+    let (dir, file) = toy::directory();
+    check(file.to_str().unwrap(), dir.path().to_str().unwrap(), dir.path());
+}
+
+#[test]
+fn generate_prints_text() {
+    with_toy(|file, weights, dir| {
+        let run = |more: &[&str]| {
+            let output = nemort(&[&["generate", file, "--weights", weights, "--ignore-eos"], more].concat());
+            assert!(output.status.success(), "{output:?}");
+            stdout(&output).to_owned()
+        };
+        let raw = run(&["--prompt", "bcd", "--raw", "--max-new-tokens", "9"]);
+        let wanted = letters(&continued(&[1, 2, 3], 9));
+        assert_eq!(raw, wanted.clone() + "\n");
+        // The template puts a `p` before the message.
+        let chat = run(&["--prompt", "bcd", "--max-new-tokens", "9"]);
+        assert_eq!(chat, letters(&continued(&[15, 1, 2, 3], 9)) + "\n");
+        let messages = dir.join("chat.json");
+        std::fs::write(&messages, r#"[{"role": "user", "content": "bcd"}]"#).unwrap();
+        assert_eq!(run(&["--chat", messages.to_str().unwrap(), "--max-new-tokens", "9"]), chat);
+        let stop = &wanted[2..4];
+        let stopped = run(&["--tokens", "1,2,3", "--max-new-tokens", "9", "--stop", stop]);
+        assert_eq!(stopped, wanted[..wanted.find(stop).unwrap()].to_owned() + "\n");
+        std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
+        let ids: Vec<_> = continued(&[1, 2, 3], 4).iter().map(u32::to_string).collect();
+        assert_eq!(run(&["--tokens", "1,2,3", "--max-new-tokens", "4"]).trim(), ids.join(" "));
+    });
+}
+
+#[test]
+fn generate_prints_one_json_document() {
+    with_toy(|file, weights, _| {
+        let run = |more: &[&str]| -> Value {
+            let output = nemort(
+                &[&["generate", file, "--weights", weights, "--json", "--raw", "--prompt", "bcd"], more]
+                    .concat(),
+            );
+            assert!(output.status.success(), "{output:?}");
+            serde_json::from_str(stdout(&output)).unwrap()
+        };
+        let all = run(&["--max-new-tokens", "9", "--ignore-eos"]);
+        let tokens = continued(&[1, 2, 3], 9);
+        assert_eq!(all["tokens"], serde_json::json!(tokens));
+        assert_eq!((&all["text"], &all["answer"]), (&letters(&tokens).into(), &letters(&tokens).into()));
+        assert_eq!((&all["stopped_by"], &all["prompt_tokens"]), (&"length".into(), &3.into()));
+        assert_eq!(
+            (&all["thinking"], &all["thinking_tokens"], &all["answer_tokens"]),
+            (&"".into(), &0.into(), &9.into())
+        );
+        assert_eq!(all["budget_hit"], false);
+        for phase in ["load", "prefill", "decode"] {
+            assert!(all["seconds"][phase].as_f64().unwrap() >= 0.0);
+        }
+        assert_eq!(run(&["--deadline", "0ms"])["stopped_by"], "deadline");
+        let stopped = run(&["--stop", &letters(&tokens)[1..3], "--ignore-eos"]);
+        assert_eq!(
+            (&stopped["stopped_by"], &stopped["text"]),
+            (&"stop".into(), &letters(&tokens[..1]).into())
+        );
+    });
+}
+
+#[test]
+fn generate_says_what_is_wrong() {
+    with_toy(|file, weights, dir| {
+        let generate =
+            |more: &[&str], code| failure(&[&["generate", file, "--weights", weights], more].concat(), code);
+        assert!(generate(&[], 2).contains("required"));
+        assert!(generate(&["--prompt", "a", "--tokens", "1"], 2).contains("cannot be used with"));
+        assert!(generate(&["--prompt", "a", "--deadline", "soon"], 2).contains("a time is a number"));
+        assert!(generate(&["--prompt", "a", "--device", "cuda"], 1).contains("there is no device `cuda`"));
+        assert!(generate(&["--tokens", "99"], 1).contains("token 99 is not in the vocabulary of 16"));
+        assert!(
+            generate(&["--tokens", "1", "--max-new-tokens", "256"], 1)
+                .contains("do not fit the context of 256")
+        );
+        assert!(generate(&["--tokens", "1", "--temperature", "-1"], 1).contains("temperature is -1"));
+        assert!(
+            generate(&["--tokens", "1", "--target", "sm_90"], 1)
+                .contains("has no target `sm_90`; it has `x86-64`")
+        );
+        std::fs::write(dir.join("tokenizer_config.json"), "{}").unwrap();
+        assert!(generate(&["--prompt", "a"], 1).contains("has no chat template"));
+        std::fs::write(dir.join("tokenizer.json"), "{").unwrap();
+        assert!(generate(&["--prompt", "a", "--raw"], 1).contains("tokenizer.json`"));
+        std::fs::write(file, "hello").unwrap();
+        assert!(generate(&["--tokens", "1"], 1).contains("not a nemoc artifact"));
+        std::fs::remove_file(file).unwrap();
+        assert!(generate(&["--tokens", "1"], 1).contains("cannot read artifact"));
+    });
+}
+
+#[test]
+fn logits_of_both_programs_agree() {
+    with_toy(|file, weights, dir| {
+        let tokens: Vec<String> = (0..20).map(|n| (n * 3 % 16).to_string()).collect();
+        let run = |more: &[&str]| {
+            let path = dir.join("logits.safetensors");
+            let base = [
+                "logits",
+                file,
+                "--weights",
+                weights,
+                "--tokens",
+                &tokens.join(","),
+                "-o",
+                path.to_str().unwrap(),
+            ];
+            let output = nemort(&[&base, more].concat());
+            assert!(output.status.success(), "{output:?}");
+            std::fs::read(path).unwrap()
+        };
+        let bytes = run(&[]);
+        let parsed = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let logits = parsed.tensor("logits").unwrap();
+        assert_eq!((logits.dtype(), logits.shape()), (safetensors::Dtype::F32, &[20, 16][..]));
+        assert_eq!(run(&["--decode"]), bytes);
+        let long = vec!["1"; 300].join(",");
+        let message = failure(&["logits", file, "--weights", weights, "--tokens", &long, "-o", "x"], 1);
+        assert!(message.contains("300 prompt tokens"), "{message}");
+    });
+}
+
+#[test]
+fn bench_reports_what_scripts_read() {
+    with_toy(|file, _, _| {
+        let base = [
+            "bench",
+            file,
+            "--random-weights",
+            "--prompt",
+            "20",
+            "--new",
+            "5",
+            "--seqs",
+            "2",
+            "--threads",
+            "1",
+        ];
+        let output = nemort(&[&base[..], &["--json", "--repeat", "1", "--profile"]].concat());
+        assert!(output.status.success(), "{output:?}");
+        let report: Value = serde_json::from_str(stdout(&output)).unwrap();
+        for field in [
+            "prefill_tok_s",
+            "decode_tok_s",
+            "decode_gb_s",
+            "read_bandwidth_gb_s",
+            "bytes_per_token",
+            "peak_rss",
+        ] {
+            assert!(report[field].as_f64().unwrap() > 0.0, "{field}: {report}");
+        }
+        // One row of the table and the slot state twice, half the vector of one element, and 22 of 64
+        // cached floats.
+        assert_eq!(report["bytes_per_token"], 4.0 + 24.0 + 4.0 + 88.0);
+        assert_eq!(report["profile"].as_array().unwrap().len(), 10);
+        assert!(failure(&["bench", file, "--random-weights", "--new", "1"], 1).contains("--new at least 2"));
+        assert!(failure(&["bench", file], 2).contains("required"));
+    });
+}
+
+#[test]
+fn verify_passes_what_is_right_and_names_what_is_not() {
+    with_toy(|file, weights, dir| {
+        let output = nemort(&["verify", file, "--weights", weights]);
+        assert!(output.status.success(), "{output:?}");
+        let report = stdout(&output);
+        assert!(report.contains("digests right") && report.contains("5 kernels"), "{report}");
+        assert!(report.contains("2 tensors") && report.contains("would run x86-64"), "{report}");
+        std::fs::write(
+            dir.join("model.safetensors"),
+            toy::safetensors(&[("scale", "F16", &[1], vec![0; 2])]),
+        )
+        .unwrap();
+        let missing = nemort(&["verify", file, "--weights", weights]);
+        let stderr = String::from_utf8(missing.stderr).unwrap();
+        assert!(stderr.contains("has no tensor `backbone.embed.weight` or `embed.weight`"), "{stderr}");
+        let mut bytes = std::fs::read(file).unwrap();
+        let at = bytes.windows(4).position(|window| window == b"\x7fELF").unwrap();
+        bytes[at + 100] ^= 1;
+        std::fs::write(file, bytes).unwrap();
+        assert!(failure(&["verify", file], 1).contains("entry `kernels/x86-64.o`: blake3 is"));
+    });
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    with_toy(|file, weights, _| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_nemort"))
+            .args([
+                "generate",
+                file,
+                "--weights",
+                weights,
+                "--tokens",
+                "1",
+                "--ignore-eos",
+                "--max-new-tokens",
+                "200",
+            ])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(output.stderr.is_empty(), "{output:?}");
+    });
+}
+
+#[test]
+fn help_and_version() {
+    let help = nemort(&["--help"]);
+    assert!(help.status.success());
+    for command in ["generate", "logits", "bench", "verify"] {
+        assert!(stdout(&help).contains(command), "{command}");
+    }
+    assert!(stdout(&nemort(&["--version"])).starts_with("nemort 0."));
+}
