@@ -11,7 +11,7 @@ use inkwell::intrinsics::Intrinsic;
 use inkwell::module::Module;
 use inkwell::types::{BasicTypeEnum, VectorType};
 use inkwell::values::{
-    BasicMetadataValueEnum, BasicValue, BasicValueEnum, FloatMathValue, FloatValue, FunctionValue, IntValue,
+    BasicMetadataValueEnum, BasicValue, BasicValueEnum, CallSiteValue, FloatMathValue, FloatValue, FunctionValue, IntValue,
     PointerValue, VectorValue,
 };
 use inkwell::{AddressSpace, FloatPredicate, IntPredicate};
@@ -368,15 +368,25 @@ impl<'c, 'm> Emit<'c, 'm> {
         overloads: &[BasicTypeEnum<'c>],
         operands: &[Any<'c>],
     ) -> T {
+        let call = self.effect(name, overloads, operands);
+        let value = call.try_as_basic_value().basic().expect("the intrinsic gives a value");
+        T::try_from(value).unwrap_or_else(|_| unreachable!("`{name}` gives another type"))
+    }
+
+    /// An intrinsic that need not give a value.
+    pub fn effect(
+        &self,
+        name: &str,
+        overloads: &[BasicTypeEnum<'c>],
+        operands: &[Any<'c>],
+    ) -> CallSiteValue<'c> {
         let intrinsic = Intrinsic::find(name).unwrap_or_else(|| unreachable!("LLVM has no `{name}`"));
         let declaration = intrinsic
             .get_declaration(self.module, overloads)
             .unwrap_or_else(|| unreachable!("`{name}` is not overloaded on {overloads:?}"));
         let operands: Vec<BasicMetadataValueEnum<'c>> =
             operands.iter().map(|value| (*value).into()).collect();
-        let call = built(self.builder.build_call(declaration, &operands, ""));
-        let value = call.try_as_basic_value().basic().expect("the intrinsic gives a value");
-        T::try_from(value).unwrap_or_else(|_| unreachable!("`{name}` gives another type"))
+        built(self.builder.build_call(declaration, &operands, ""))
     }
 
     // Vectors.

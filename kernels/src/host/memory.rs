@@ -189,6 +189,13 @@ impl<'c> Emit<'c, '_> {
         }
     }
 
+    /// Asks for the cache line at `address`, which need not exist.
+    pub fn prefetch(&self, address: Ptr<'c>) {
+        // Read, keep in all caches, data.
+        let flags = [0, 3, 1].map(|flag| self.context.i32_type().const_int(flag, false).into());
+        self.effect("llvm.prefetch", &[address.get_type().into()], &[&[address.into()], &flags[..]].concat());
+    }
+
     /// A load of any type at the given alignment.
     pub fn load_aligned(&self, ty: impl BasicType<'c>, address: Ptr<'c>, alignment: u32) -> Any<'c> {
         let value = built(self.builder.build_load(ty, address, ""));

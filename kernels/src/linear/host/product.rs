@@ -70,12 +70,26 @@ fn products<'c>(e: &Emit<'c, '_>, k: u64, tile: Tile, row: Int<'c>, output: Int<
     let ws: Vec<Ptr<'c>> = (0..tile.outputs).map(|j| e.row(w, e.plus(output, j.into()))).collect();
     let dot = Dot::of(e, x.1.ty.dtype, w.1.ty.dtype);
     let step = dot.step(e);
+    let w_stride = w.1.row_stride;
     let zeros: Vec<Any<'c>> = vec![e.lanes(0.0).into(); (tile.rows * tile.outputs) as usize];
+    // One weight at a time: with all of them loaded first, sums would spill.
     let accumulate = |at: Int<'c>, count: u32, sums: &[Any<'c>]| -> Vec<Any<'c>> {
         let left: Vec<_> = xs.iter().map(|x| dot.load(e, *x, dot.x, at, count)).collect();
-        let right: Vec<_> = ws.iter().map(|w| dot.load(e, *w, dot.w, at, count)).collect();
-        let pairs = left.iter().flat_map(|x| right.iter().map(move |w| (*x, *w)));
-        pairs.zip(sums).map(|((x, w), sum)| dot.accumulate(e, x, w, sum.into_vector_value()).into()).collect()
+        ws.iter()
+            .zip(sums.chunks(xs.len()))
+            .flat_map(|(w, sums)| {
+                if tile.rows == 1 {
+                    // Alone, a row of x waits for memory: the same place of the next tile is asked for.
+                    // Past the last tile this asks for nothing that is there, which does no harm.
+                    let ahead = e.plus(at, u64::from(tile.outputs) * w_stride);
+                    e.prefetch(e.at(*w, dot.w, ahead));
+                }
+                let w = dot.load(e, *w, dot.w, at, count);
+                let line = left.iter().zip(sums);
+                line.map(|(x, sum)| Any::from(dot.accumulate(e, *x, w, sum.into_vector_value())))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
     };
     let whole = k / step * step;
     let mut sums = zeros;
@@ -86,8 +100,9 @@ fn products<'c>(e: &Emit<'c, '_>, k: u64, tile: Tile, row: Int<'c>, output: Int<
         sums = accumulate(e.int(whole), (k - whole) as u32, &sums);
     }
     let padded = tile.outputs.next_power_of_two() as usize;
-    for (i, sums) in sums.chunks(tile.outputs as usize).enumerate() {
-        let mut vectors: Vec<Lanes<'c>> = sums.iter().map(|sum| sum.into_vector_value()).collect();
+    for (i, _) in xs.iter().enumerate() {
+        let mut vectors: Vec<Lanes<'c>> =
+            sums.iter().skip(i).step_by(xs.len()).map(|sum| sum.into_vector_value()).collect();
         vectors.resize(padded, e.lanes(0.0));
         let dtype = y.1.ty.dtype;
         let address = e.at(e.row(y, e.plus(row, i as u64)), dtype, output);
