@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use nemo_ir::artifact::{Artifact, ArtifactError, TargetManifest};
-use nemo_ir::plan::{Arg, Limits, Phase, Plan, StateUnit};
+use nemo_ir::plan::{Arg, Limits, Phase, Plan, Program, StateUnit};
 use nemo_ir::step::PAGE_TOKENS;
 use thiserror::Error;
 
@@ -104,6 +104,8 @@ pub struct Engine {
     device: Box<dyn Device>,
     plan: Plan,
     bounds: Bounds,
+    /// The phases whose programs keep logits.
+    logits_of: Vec<Phase>,
 }
 
 impl Engine {
@@ -149,7 +151,13 @@ impl Engine {
             pages: if paged { max_seqs * pages_per_seq } else { 0 },
             pages_per_seq,
         };
-        Ok(Self { device: Box::new(device), plan, bounds })
+        let logits_of = plan
+            .programs
+            .iter()
+            .filter(|program| keeps_logits(program))
+            .map(|program| program.phase)
+            .collect();
+        Ok(Self { device: Box::new(device), plan, bounds, logits_of })
     }
 
     /// Runs one step.
@@ -159,16 +167,8 @@ impl Engine {
     pub fn step(&mut self, step: &Step<'_>) -> Result<StepOutput<'_>, StepError> {
         let (phase, dims) = step.check(&self.bounds)?;
         self.device.run(phase, step, dims);
-        let keeps_logits = || {
-            self.plan
-                .programs
-                .iter()
-                .filter(|program| program.phase == phase)
-                .flat_map(|program| program.blocks.iter().rev())
-                .flat_map(|block| &block.launches)
-                .any(|launch| launch.args.contains(&Arg::Logits))
-        };
-        let logits = keeps_logits().then(|| self.device.logits(dims.rows as usize));
+        let keeps_logits = self.logits_of.contains(&phase);
+        let logits = keeps_logits.then(|| self.device.logits(dims.rows as usize));
         Ok(StepOutput { logits, next: self.device.next(dims.seqs as usize) })
     }
 
@@ -196,6 +196,12 @@ impl Engine {
     pub fn device_mut(&mut self) -> &mut dyn Device {
         self.device.as_mut()
     }
+}
+
+/// Whether a kernel of the program takes the logits.
+fn keeps_logits(program: &Program) -> bool {
+    let launches = program.blocks.iter().flat_map(|block| &block.launches);
+    launches.flat_map(|launch| &launch.args).any(|arg| *arg == Arg::Logits)
 }
 
 /// The target asked for, if this CPU runs it; else the one with the most features that it runs.

@@ -30,7 +30,7 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "DIR")]
     weights: PathBuf,
     /// One user message, put through the checkpoint's chat template.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// JSON file with a list of messages.
     #[arg(long, value_name = "FILE")]
@@ -45,7 +45,7 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "N")]
     max_new_tokens: Option<usize>,
     /// Stop before this text; may be given several times.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Go on after end-of-text tokens.
     #[arg(long)]
@@ -54,16 +54,16 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     deadline: Option<Duration>,
     /// 0 takes the most probable token.
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Only the K most probable tokens; 0 is off.
     #[arg(long, value_name = "K")]
     top_k: Option<u32>,
     /// Only the most probable tokens that together reach P; 1 is off.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
     /// Only tokens at least P times as probable as the most probable one; 0 is off.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Key of the random generator.
     #[arg(long)]
@@ -96,13 +96,15 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
     let text = open_text(args, limits.vocab)?;
     let settings = GenerationSettings::open(&args.weights)?;
+    // Whatever can be refused is refused before any weight is read.
+    let sampling = sampling(args, settings.sampling);
+    sampling.check().map_err(SessionError::from)?;
     let (prompt, thinking) = prompt(args, text.as_ref())?;
     let most = args.max_context.unwrap_or(limits.max_context).min(limits.max_context);
     let room = most.saturating_sub(prompt.len() as u64);
     let new_tokens = args.max_new_tokens.unwrap_or(room.clamp(1, DEFAULT_NEW_TOKENS) as usize);
     let needed = prompt.len().saturating_add(new_tokens) as u64;
     if needed > most {
-        // Known before any weight is read.
         let error = SessionError::Context { prompt: prompt.len(), new: new_tokens, context: most };
         return Err(error.into());
     }
@@ -112,7 +114,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let load = started.elapsed();
 
     let mut request = Request::new(prompt, new_tokens);
-    request.sampling = sampling(args, settings.sampling);
+    request.sampling = sampling;
     if !args.ignore_eos {
         request.end = settings.end;
     }
