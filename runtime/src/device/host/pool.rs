@@ -17,8 +17,12 @@ const STACK: usize = 8 << 20;
 /// Stack that the caller must have left to run a share of a job itself.
 const STACK_NEEDED: usize = 3 << 19;
 
-/// Turns of a spin loop before a thread at a barrier gives its core away.
-const BARRIER_SPINS: u32 = 4_000;
+/// Turns of a spin loop before a thread at a barrier gives its core away: some 30 us, after which a
+/// yield is cheap beside what is being waited for.
+const BARRIER_SPINS: u32 = 500;
+
+/// The same where threads outnumber cores: the one waited for needs the core.
+const CROWDED_SPINS: u32 = 20;
 
 /// Turns of a spin loop, and then yields, before an idle worker parks.
 const IDLE_SPINS: u32 = 20_000;
@@ -64,6 +68,8 @@ impl Worker<'_> {
 struct Barrier {
     arrived: Line<AtomicU32>,
     meetings: Line<AtomicU32>,
+    /// Turns of the spin loop before yielding.
+    spins: u32,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +87,7 @@ impl Barrier {
         }
         let mut spins = 0;
         while self.meetings.0.load(Ordering::Acquire) == meeting {
-            if spins < BARRIER_SPINS {
+            if spins < self.spins {
                 spins += 1;
                 hint::spin_loop();
             } else {
@@ -141,7 +147,10 @@ impl Pool {
             epoch: AtomicU64::new(0),
             job: UnsafeCell::new(None),
             stop: AtomicBool::new(false),
-            barrier: Barrier::default(),
+            barrier: Barrier {
+                spins: if threads as usize <= cores.len() { BARRIER_SPINS } else { CROWDED_SPINS },
+                ..Barrier::default()
+            },
             parked: (0..threads).map(|_| AtomicBool::new(false)).collect(),
         });
         let mut pool = Self { shared, workers: Vec::new() };
