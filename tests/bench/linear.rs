@@ -102,7 +102,8 @@ struct Shared([*mut u8; 3]);
 unsafe impl Sync for Shared {}
 
 fn run(pool: &mut Pool, function: KernelFn, x: &[u16], weight: &[u16], y: &mut [u16], rows: u64) {
-    let args = Shared([x.as_ptr().cast_mut().cast(), weight.as_ptr().cast_mut().cast(), y.as_mut_ptr().cast()]);
+    let args =
+        Shared([x.as_ptr().cast_mut().cast(), weight.as_ptr().cast_mut().cast(), y.as_mut_ptr().cast()]);
     let args = &args;
     let dims = StepDims { tokens: rows, seqs: 1, rows: 1, pages: 0 };
     pool.run(&move |worker| {

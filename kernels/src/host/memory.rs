@@ -122,6 +122,11 @@ impl<'c> Emit<'c, '_> {
         }
     }
 
+    /// `count` f32 at `address` as one vector, wider than a register where that is many.
+    pub fn load_wide(&self, address: Ptr<'c>, count: u32) -> VectorValue<'c> {
+        self.load_aligned(self.context.f32_type().vec_type(count), address, 4).into_vector_value()
+    }
+
     /// The first `count` bf16 at `address`, two to an f32 lane, as they are; the others are zero.
     pub fn load_bf16_pairs(&self, address: Ptr<'c>, count: u32) -> VectorValue<'c> {
         let ty = self.context.bf16_type().vec_type(2 * self.width());

@@ -9,7 +9,7 @@ use nemo_ir::artifact::Artifact;
 use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
-use super::traffic::bytes_per_token;
+use super::traffic::{bytes_per_token, flops_per_token};
 use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, output};
 use crate::device::{LaunchTime, Profiling, human_bytes};
 use crate::engine::{Engine, choose_target};
@@ -47,10 +47,16 @@ pub(super) struct BenchArgs {
     json: bool,
 }
 
-/// One repetition, in tokens a second.
+/// One repetition, and what the machine could do meanwhile: a neighbour slows both or neither.
 struct Speed {
+    /// Tokens a second.
     prefill: f64,
+    /// Tokens a second.
     decode: f64,
+    /// Bytes a second of plain reading, before and after decoding.
+    bandwidth: f64,
+    /// Floating-point operations a second between registers, before and after the prompt.
+    peak: f64,
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
@@ -79,20 +85,22 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     repetition(&mut engine, args)?;
     engine.device_mut().take_profile();
     let mut speeds = Vec::new();
-    let mut bandwidths = Vec::new();
     for _ in 0..args.repeat {
         speeds.push(repetition(&mut engine, args)?);
-        // Interleaved, so that a neighbour on the machine slows both or neither.
-        bandwidths.push(engine.device_mut().read_bandwidth());
     }
     let profile = engine.device_mut().take_profile();
-    let prefill = median(speeds.iter().map(|speed| speed.prefill).collect());
-    let decode = median(speeds.iter().map(|speed| speed.decode).collect());
-    let bandwidth = median(bandwidths) / 1e9;
+    let of_runs = |figure: &dyn Fn(&Speed) -> f64| median(speeds.iter().map(figure).collect());
+    let prefill = of_runs(&|speed| speed.prefill);
+    let decode = of_runs(&|speed| speed.decode);
+    let bandwidth = of_runs(&|speed| speed.bandwidth) / 1e9;
+    let peak = of_runs(&|speed| speed.peak) / 1e9;
+    let flops = flops_per_token(engine.plan());
     let context = args.prompt as u64 + args.new as u64 / 2;
     let bytes = bytes_per_token(engine.plan(), args.seqs, context);
     let rate = bytes * decode / 1e9;
-    let share = if bandwidth > 0.0 { rate / bandwidth } else { 0.0 };
+    // Run by run, as the machine's speed drifts.
+    let share = of_runs(&|speed| bytes * speed.decode / speed.bandwidth.max(1.0));
+    let peak_share = of_runs(&|speed| flops * speed.prefill / speed.peak.max(1.0));
     let memory = engine.device().memory();
     if args.json {
         return output::json(&json!({
@@ -104,6 +112,9 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
             "seqs": args.seqs,
             "repeat": args.repeat,
             "prefill_tok_s": prefill,
+            "prefill_gflop_s": flops * prefill / 1e9,
+            "product_peak_gflop_s": peak,
+            "peak_share": peak_share,
             "decode_tok_s": decode,
             "decode_gb_s": rate,
             "read_bandwidth_gb_s": bandwidth,
@@ -121,6 +132,11 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
         engine.device().describe()
     ))?;
     output::line(&format!("prefill   {prefill:10.2} tok/s  ({} x {} tokens)", args.seqs, args.prompt))?;
+    output::line(&format!("          {:10.2} GFLOP/s in products with weights", flops * prefill / 1e9))?;
+    output::line(&format!(
+        "products  {peak:10.2} GFLOP/s between registers ({:.0} % of it used)",
+        peak_share * 100.0
+    ))?;
     output::line(&format!("decode    {decode:10.2} tok/s  ({} x {} tokens)", args.seqs, args.new))?;
     output::line(&format!("          {rate:10.2} GB/s   ({} a token)", human_bytes(bytes as u64)))?;
     output::line(&format!("reading   {bandwidth:10.2} GB/s   ({:.0} % of it used)", share * 100.0))?;
@@ -135,6 +151,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
 /// Reads the prompts and decodes; every sequence has the same length and another text.
 fn repetition(engine: &mut Engine, args: &BenchArgs) -> Result<Speed, CommandError> {
     let vocab = engine.limits().vocab;
+    let peak_before = engine.device_mut().product_peak();
     let mut session = Session::new(engine);
     for seq in 0..args.seqs {
         let token = |n: usize| ((n as u64 * 7919 + seq * 104_729 + 17) % vocab) as u32;
@@ -147,15 +164,20 @@ fn repetition(engine: &mut Engine, args: &BenchArgs) -> Result<Speed, CommandErr
         begun.extend(session.advance()?.iter().map(|event| event.sequence));
     }
     let prefill = started.elapsed().as_secs_f64();
+    let device = session.engine_mut().device_mut();
+    let (peak_after, bandwidth_before) = (device.product_peak(), device.read_bandwidth());
     let started = Instant::now();
     let mut decoded = 0_usize;
     while !session.is_idle() {
         decoded += session.advance()?.len();
     }
     let decode = started.elapsed().as_secs_f64();
+    let bandwidth_after = session.engine_mut().device_mut().read_bandwidth();
     Ok(Speed {
         prefill: (args.seqs as usize * args.prompt) as f64 / prefill.max(1e-9),
         decode: decoded as f64 / decode.max(1e-9),
+        bandwidth: f64::midpoint(bandwidth_before, bandwidth_after),
+        peak: f64::midpoint(peak_before, peak_after),
     })
 }
 

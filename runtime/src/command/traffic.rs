@@ -1,4 +1,4 @@
-//! How many bytes a decode step has to move: the floor that its time is held against.
+//! What a token costs at least: bytes that a decode step has to move, operations that a prompt takes.
 
 use std::collections::BTreeSet;
 
@@ -44,6 +44,16 @@ pub(super) fn bytes_per_token(plan: &Plan, seqs: u64, context: u64) -> f64 {
         })
         .sum();
     step as f64 / seqs.max(1) as f64 + (rows + state) as f64
+}
+
+/// Floating-point operations a prompt's token costs in products with the weights of layers: two an element.
+/// Embedding and head are left out, as most tokens of a prompt need neither.
+pub(super) fn flops_per_token(plan: &Plan) -> f64 {
+    let program = plan.programs.iter().find(|program| program.phase == Phase::Prefill);
+    let calls = program.iter().flat_map(|program| &program.calls).filter(|call| call.layer.is_some());
+    let weights = calls.flat_map(|call| &call.weights).map(|weight| &plan.weights[*weight]);
+    let matrices = weights.filter(|weight| matches!(weight.placement, Placement::InPlace(_)));
+    matrices.map(|weight| 2.0 * weight.shape.iter().product::<u64>() as f64).sum()
 }
 
 /// Bytes of a weight as kernels read it.

@@ -29,6 +29,10 @@ pub trait Device: Send + std::fmt::Debug {
     /// Bytes a second that a plain streaming read of a large buffer reaches, measured now.
     fn read_bandwidth(&mut self) -> f64;
 
+    /// Floating-point operations a second that dot products between registers reach, measured now, in the
+    /// dtype of the device's fastest product of bf16.
+    fn product_peak(&mut self) -> f64;
+
     /// Time of each launch since the last call; empty unless the device was told to profile.
     fn take_profile(&mut self) -> Vec<LaunchTime>;
 }

@@ -149,6 +149,11 @@ pub struct Session<'e> {
 }
 
 impl<'e> Session<'e> {
+    /// The engine, to measure its device between steps.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        self.engine
+    }
+
     /// A session with every slot free.
     pub fn new(engine: &'e mut Engine) -> Self {
         let cache = Cache::new(&engine.bounds());

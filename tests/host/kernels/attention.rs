@@ -70,7 +70,15 @@ fn attention_over_pages() {
         sequence(1, -1 + 64, &[5]),
         sequence(70, 0, &[3, 1]),
     ]);
-    for shape in [(4, 2, 32, 0), (3, 1, 20, 0), (2, 2, 128, 0), (4, 1, 16, 50), (2, 1, 7, 1)] {
+    for shape in [
+        (4, 2, 32, 0),
+        (3, 1, 20, 0),
+        (2, 2, 128, 0),
+        (4, 1, 16, 50),
+        (2, 1, 7, 1),
+        (10, 2, 24, 0),
+        (7, 1, 16, 0),
+    ] {
         for dtype in [Dtype::Bf16, Dtype::F32] {
             check(|| attention(shape, 75, dtype), &step, dtype, &format!("attention {shape:?}"));
         }

@@ -3,7 +3,7 @@
 use inkwell::IntPredicate;
 use nemo_ir::types::Dtype;
 
-use crate::host::{Any, Emit, Int, Lanes, Sequence};
+use crate::host::{Any, Emit, Int, Lanes, Ptr, Sequence};
 
 pub(super) fn causal_conv1d(e: &Emit<'_, '_>) -> Result<(), String> {
     let (weight, weight_layout) = e.operand("weight");
@@ -26,7 +26,15 @@ pub(super) fn causal_conv1d(e: &Emit<'_, '_>) -> Result<(), String> {
 }
 
 /// The taps of `lanes` channels, one vector a tap, from rows of `taps`.
-fn columns_of<'c>(e: &Emit<'c, '_>, rows: crate::host::Ptr<'c>, taps: u64, lanes: u32) -> Vec<Lanes<'c>> {
+fn columns_of<'c>(e: &Emit<'c, '_>, rows: Ptr<'c>, taps: u64, lanes: u32) -> Vec<Lanes<'c>> {
+    if lanes == e.width() {
+        let all = e.load_wide(rows, lanes * taps as u32);
+        return (0..taps as u32)
+            .map(|tap| {
+                e.shuffle(all, all, &(0..lanes).map(|lane| lane * taps as u32 + tap).collect::<Vec<_>>())
+            })
+            .collect();
+    }
     (0..taps)
         .map(|tap| {
             (0..lanes).fold(e.lanes(0.0), |vector, lane| {

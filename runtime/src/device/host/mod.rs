@@ -6,6 +6,7 @@ mod bandwidth;
 pub mod cpu;
 pub mod memory;
 pub mod object;
+mod peak;
 pub mod pool;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -296,6 +297,10 @@ impl Device for Host {
         }
         let Some(buffer) = &self.stream else { return 0.0 };
         bandwidth::measure(&mut self.pool, buffer)
+    }
+
+    fn product_peak(&mut self) -> f64 {
+        peak::measure(&mut self.pool)
     }
 
     fn take_profile(&mut self) -> Vec<LaunchTime> {
