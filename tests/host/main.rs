@@ -1,5 +1,6 @@
 //! Tests that run generated code on this machine's CPU.
 
+mod commands;
 mod golden;
 mod kernels;
 
