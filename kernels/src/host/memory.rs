@@ -194,10 +194,10 @@ impl<'c> Emit<'c, '_> {
         }
     }
 
-    /// Asks for the cache line at `address`, which need not exist.
+    /// Asks for the cache line at `address`, which need not exist, to come to the second-level cache.
     pub fn prefetch(&self, address: Ptr<'c>) {
-        // Read, keep in all caches, data.
-        let flags = [0, 3, 1].map(|flag| self.context.i32_type().const_int(flag, false).into());
+        // Read; all but the first level, which what is in use would have to leave; data.
+        let flags = [0, 2, 1].map(|flag| self.context.i32_type().const_int(flag, false).into());
         self.effect("llvm.prefetch", &[address.get_type().into()], &[&[address.into()], &flags[..]].concat());
     }
 
