@@ -2,7 +2,7 @@
 //! products for many. Each figure is the median of rounds in which all are measured in turn.
 //!
 //! `cargo bench -p nemo-tests --bench linear`
-#![allow(unsafe_code, reason = "calls generated code, and vector instructions by name")]
+#![allow(unsafe_code, reason = "calls generated code")]
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -13,8 +13,10 @@ use nemo_ir::types::{Dim, Dtype, Symbol, Type};
 use nemo_kernels::host::{Listings, compile};
 use nemo_kernels::spec::{KernelSpec, Layout};
 use nemo_kernels::target::HostTarget;
+use nemort::device::host::memory::Region;
 use nemort::device::host::object::{self, KernelFn};
 use nemort::device::host::pool::{Pinning, Pool, default_threads};
+use nemort::device::host::{bandwidth, peak};
 
 const ROUNDS: usize = 7;
 
@@ -39,7 +41,7 @@ fn main() {
     let target = HostTarget::detect().expect("this bench needs x86-64-v3");
     for threads in [1, default_threads()] {
         let mut pool = Pool::new(threads, Pinning::default()).expect("threads can be started");
-        let stream = vec![1u16; 256 << 20];
+        let stream = bandwidth::buffer(&mut pool).expect("a buffer to read");
         println!("{target}, {threads} threads");
         for shape in &SHAPES {
             measure(&target, &mut pool, shape, &stream);
@@ -47,7 +49,7 @@ fn main() {
     }
 }
 
-fn measure(target: &HostTarget, pool: &mut Pool, shape: &Shape, stream: &[u16]) {
+fn measure(target: &HostTarget, pool: &mut Pool, shape: &Shape, stream: &Region) {
     let matrix = |rows: Dim, width| Layout::dense(Type::new(Dtype::Bf16, [rows, Dim::Const(width)]));
     let spec = KernelSpec {
         op: ops::op("linear").expect("the table has it"),
@@ -61,15 +63,18 @@ fn measure(target: &HostTarget, pool: &mut Pool, shape: &Shape, stream: &[u16]) 
     // Enough copies of the weight that none is in cache when its turn comes.
     let bytes = shape.outputs * shape.k * 2;
     let copies = if shape.rows == 1 { (400 << 20) / bytes + 1 } else { 1 };
-    let weights = vec![0x3C00u16; (copies * bytes / 2) as usize];
+    // In large pages, like the weights that the runtime makes.
+    let mut weights = Region::new(copies * bytes).expect("room for the weights");
+    weights.bytes_mut().fill(0x3C);
+    let weights: &[u16] = weights.slice((copies * bytes / 2) as usize);
     let x = vec![0x3F80u16; (shape.rows * shape.k) as usize];
     let mut y = vec![0u16; (shape.rows * shape.outputs) as usize];
     let mut times = Vec::new();
     let mut reads = Vec::new();
     let mut peaks = Vec::new();
     for _ in 0..ROUNDS {
-        reads.push(read_bandwidth(pool, stream));
-        peaks.push(dot_peak(pool));
+        reads.push(bandwidth::measure(pool, stream) / 1e9);
+        peaks.push(peak::measure(pool) / 1e9);
         let start = Instant::now();
         for copy in 0..copies {
             let weight = &weights[(copy * bytes / 2) as usize..];
@@ -110,78 +115,4 @@ fn run(pool: &mut Pool, function: KernelFn, x: &[u16], weight: &[u16], y: &mut [
         // SAFETY: the buffers have the sizes of the spec and outlive the call.
         unsafe { function(args.0.as_ptr(), &raw const dims, worker.thread, worker.threads) };
     });
-}
-
-/// GB/s of all threads reading a buffer far larger than the caches.
-fn read_bandwidth(pool: &mut Pool, stream: &[u16]) -> f64 {
-    let start = Instant::now();
-    pool.run(&|worker| {
-        let share = worker.share(stream.len() / 32);
-        let part = &stream[32 * share.start..32 * share.end];
-        let mut sums = [0u64; 64];
-        // SAFETY: any bits are valid u64s, and the middle part is aligned for them.
-        let (_, words, _) = unsafe { part.align_to::<u64>() };
-        for chunk in words.chunks_exact(64) {
-            for (sum, word) in sums.iter_mut().zip(chunk) {
-                *sum = sum.wrapping_add(*word);
-            }
-        }
-        black_box(sums);
-    });
-    (stream.len() * 2) as f64 / start.elapsed().as_secs_f64() / 1e9
-}
-
-/// GFLOP/s of bf16 dot products between registers; of f32 FMAs where the CPU has no such instruction.
-fn dot_peak(pool: &mut Pool) -> f64 {
-    const ITERATIONS: u64 = 2_000_000;
-    let bf16 = std::arch::is_x86_feature_detected!("avx512bf16");
-    let threads = u64::from(pool.threads());
-    let start = Instant::now();
-    pool.run(&|_| {
-        if bf16 {
-            // SAFETY: the CPU has the feature.
-            black_box(unsafe { dots(ITERATIONS) });
-        } else {
-            // SAFETY: every CPU that this bench runs on has AVX2 and FMA.
-            black_box(unsafe { fmas(ITERATIONS) });
-        }
-    });
-    let per_iteration = if bf16 { 20 * 64 } else { 12 * 16 };
-    (ITERATIONS * per_iteration * threads) as f64 / start.elapsed().as_secs_f64() / 1e9
-}
-
-#[target_feature(enable = "avx512bf16,avx512f")]
-fn dots(iterations: u64) -> [f32; 16] {
-    use std::arch::x86_64::*;
-    let one = _mm512_set1_epi16(0x3F80);
-    // SAFETY: both types are 64 bytes of any bits.
-    let mut factor: __m512bh = unsafe { std::mem::transmute(one) };
-    let mut sums = [_mm512_setzero_ps(); 20];
-    for _ in 0..iterations {
-        // SAFETY: no instruction at all; the register is declared as changed.
-        unsafe { std::arch::asm!("/* {0} */", inout(zmm_reg) factor, options(pure, nomem, nostack)) };
-        for sum in &mut sums {
-            *sum = _mm512_dpbf16_ps(*sum, factor, factor);
-        }
-    }
-    let total = sums.into_iter().fold(_mm512_setzero_ps(), |a, b| _mm512_add_ps(a, b));
-    // SAFETY: both types are 64 bytes of any bits.
-    unsafe { std::mem::transmute(total) }
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn fmas(iterations: u64) -> [f32; 8] {
-    use std::arch::x86_64::*;
-    let mut factor = _mm256_set1_ps(1.0);
-    let mut sums = [_mm256_setzero_ps(); 12];
-    for _ in 0..iterations {
-        // SAFETY: no instruction at all; the register is declared as changed.
-        unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) factor, options(pure, nomem, nostack)) };
-        for sum in &mut sums {
-            *sum = _mm256_fmadd_ps(factor, factor, *sum);
-        }
-    }
-    let total = sums.into_iter().fold(_mm256_setzero_ps(), |a, b| _mm256_add_ps(a, b));
-    // SAFETY: both types are 32 bytes of any bits.
-    unsafe { std::mem::transmute(total) }
 }

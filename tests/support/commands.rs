@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -142,14 +142,24 @@ impl Room {
 
     /// Runs a command line in the room.
     pub fn run(&self, line: &str) -> Ran {
+        self.run_into(line, Stdio::piped())
+    }
+
+    /// Runs a command line in the room, with its standard output somewhere else.
+    pub fn run_into(&self, line: &str, stdout: Stdio) -> Ran {
         let words = words(line);
         let binary = &binaries()[&words[0]];
         let output = Command::new(binary)
             .args(&words[1..])
             .current_dir(self.dir.path())
+            .env_remove("COLUMNS")
+            .env_remove("CLICOLOR_FORCE")
             .stdin(Stdio::null())
-            .output()
-            .expect("the command starts");
+            .stdout(stdout)
+            .stderr(Stdio::piped())
+            .spawn()
+            .and_then(Child::wait_with_output)
+            .expect("the command runs");
         let text = |bytes| String::from_utf8(bytes).unwrap_or_else(|error| panic!("{line}: {error}"));
         let stderr = text(output.stderr).replace(&self.dir.path().display().to_string(), "[room]");
         let code = output.status.code().unwrap_or_else(|| panic!("{line}: {}\n{stderr}", output.status));
@@ -247,8 +257,15 @@ pub struct Review(String);
 
 impl Review {
     /// Adds what a command said.
+    pub fn line(&mut self, ran: &Ran) {
+        let Ran { line, code, stderr, .. } = ran;
+        self.0.push_str(&format!("$ {line}\n{stderr}[exit {code}]\n\n"));
+    }
+
+    /// Adds what a command said, under a heading for what its line does not show.
     pub fn add(&mut self, what: &str, ran: &Ran) {
-        self.0.push_str(&format!("## {what}\n{ran}\n\n"));
+        self.0.push_str(&format!("## {what}\n"));
+        self.line(ran);
     }
 
     /// All of it.

@@ -10,6 +10,8 @@ use nemo_ir::types::Dtype;
 use nemo_kernels::target::HostTarget;
 use nemo_models::Model;
 use nemoc::{CompileOptions, compile};
+use nemort::device::Profiling;
+use nemort::device::host::pool::Pinning;
 use nemort::engine::{Engine, EngineOptions};
 use nemort::weights::WeightsSource;
 use safetensors::SafeTensors;
@@ -85,6 +87,19 @@ pub struct Runner {
 impl Runner {
     /// Compiles a fixture for a target.
     pub fn new(name: &str, target: &HostTarget, activations: Dtype, threads: u32) -> Self {
+        let weights = WeightsSource::Directory(folder(name));
+        let options = EngineOptions { threads: Some(threads), ..EngineOptions::new(weights) };
+        Self::with(name, target, activations, &options)
+    }
+
+    /// As [`Runner::new`] in bf16, timing each launch.
+    pub fn profiled(name: &str, target: &HostTarget) -> Self {
+        let weights = WeightsSource::Directory(folder(name));
+        let options = EngineOptions { profiling: Profiling::EachLaunch, ..EngineOptions::new(weights) };
+        Self::with(name, target, Dtype::Bf16, &options)
+    }
+
+    fn with(name: &str, target: &HostTarget, activations: Dtype, engine: &EngineOptions) -> Self {
         let model = model(name);
         let options = CompileOptions {
             activations: Some(activations),
@@ -103,6 +118,11 @@ impl Runner {
         };
         let engine = Engine::load(&artifact, &options).unwrap_or_else(|error| panic!("{error}"));
         Self { engine, vocab: model.vocab as usize, pages: 512 / 64, done: [0; 2] }
+    }
+
+    /// The ops that have run since the last call, for a [`Runner::profiled`] one.
+    pub fn ops_run(&mut self) -> Vec<String> {
+        self.engine.device_mut().take_profile().into_iter().map(|time| time.op).collect()
     }
 
     /// Vocabulary size.

@@ -138,11 +138,10 @@ impl Machine {
         let states = &mut self.reference_states;
         let outputs = run_block(&self.block, &inputs, weight, states, step, Numerics::Declared)
             .unwrap_or_else(|error| panic!("{error}"));
-        let result = outputs.get("r").map_or_else(
-            // An op that only writes state: the state is the answer.
-            || states.values().next().expect("an op gives a result or a state"),
-            |result| result,
-        );
+        // Of an op that only writes state, the state is the answer.
+        let result = outputs
+            .get("r")
+            .unwrap_or_else(|| states.values().next().expect("an op gives a result or a state"));
         reals(result)
     }
 
@@ -179,7 +178,7 @@ impl Machine {
             buffers.push(vec![0xFF; result.ty.bytes(count) as usize]);
         }
         // Files promise element alignment and no more: every buffer is moved off any better one.
-        let element = |bytes: &[u8]| if bytes.len() % 4 == 0 { 4 } else { 2 };
+        let element = |bytes: &[u8]| if bytes.len().is_multiple_of(4) { 4 } else { 2 };
         let mut shifted: Vec<Vec<u8>> = Vec::new();
         let mut starts = Vec::new();
         for bytes in &buffers {
