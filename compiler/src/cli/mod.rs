@@ -58,6 +58,12 @@ enum CliError {
     UnknownModel { name: String, hint: String },
     #[error("directory `{}` is no checkpoint: it has no config.json", .0.display())]
     NoConfig(PathBuf),
+    #[error("`{}` is no checkpoint: it is a file, and a checkpoint is the directory around it", .0.display())]
+    NoDirectory(PathBuf),
+    #[error("`{}` is no model file but JSON; of a checkpoint, name the directory", .0.display())]
+    ConfigFile(PathBuf),
+    #[error("cannot read `{}`: it is not text in UTF-8", .0.display())]
+    NoText(PathBuf),
     #[error("--weights-format {0} is not available in this version; `stored` is")]
     WeightsFormat(&'static str),
     #[error("--target {name}: {source}")]
@@ -115,10 +121,9 @@ fn out_json(value: &impl serde::Serialize) -> Result<(), CliError> {
 }
 
 fn read_text(path: &Path) -> Result<String, CliError> {
-    std::fs::read_to_string(path).map_err(|source| CliError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
+    std::fs::read_to_string(path).map_err(|source| match source.kind() {
+        ErrorKind::InvalidData => CliError::NoText(path.to_owned()),
+        _ => CliError::Io { action: "read", path: path.to_owned(), source },
     })
 }
 

@@ -24,6 +24,10 @@ pub(super) fn model(name: &str) -> Result<Model, CliError> {
 
 /// Reads a model file.
 pub(super) fn file(path: &Path) -> Result<Model, CliError> {
+    // Read as TOML, every line of it would be a mistake.
+    if path.is_file() && path.extension().is_some_and(|extension| extension == "json") {
+        return Err(CliError::ConfigFile(path.to_owned()));
+    }
     let source = read_text(path)?;
     Model::parse_toml(&source, &path.display().to_string()).map_err(CliError::Diagnostics)
 }
@@ -31,7 +35,10 @@ pub(super) fn file(path: &Path) -> Result<Model, CliError> {
 /// Imports the configuration of a checkpoint directory; the model is named after the directory.
 pub(super) fn checkpoint(dir: &Path) -> Result<Model, CliError> {
     let config = dir.join("config.json");
-    if !config.is_file() {
+    if dir.is_file() {
+        return Err(CliError::NoDirectory(dir.to_owned()));
+    }
+    if dir.is_dir() && !config.is_file() {
         return Err(CliError::NoConfig(dir.to_owned()));
     }
     let text = read_text(&config)?;
