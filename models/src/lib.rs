@@ -22,7 +22,6 @@ mod diagnostic;
 mod import;
 mod model;
 mod print;
-mod rope;
 mod schema;
 mod tensors;
 mod validate;

@@ -123,23 +123,3 @@ fn summary_of_the_systems() {
     }
     insta::assert_snapshot!(table);
 }
-
-#[test]
-fn rotary_frequencies() {
-    let Some(nemo_models::Mixer::Attention(attention)) =
-        model("llama-3.1-nemotron-nano-8b-v1").blocks[0].parts.first().map(|part| part.mixer.clone())
-    else {
-        panic!("the first part is attention");
-    };
-    let frequencies = attention.rope.unwrap().inv_freq(128);
-    assert_eq!(frequencies.len(), 64);
-    // Short wavelengths are kept, the longest is slowed eight times.
-    assert!((frequencies[0] - 1.0).abs() < 1e-7);
-    let longest = 500_000_f64.powf(-126.0 / 128.0) / 8.0;
-    assert!((f64::from(frequencies[63]) / longest - 1.0).abs() < 1e-6);
-    // One in the blended range: index 30, wavelength 2944 between 2048 and 8192.
-    let plain = 500_000_f64.powf(-60.0 / 128.0);
-    let smooth = (8192.0 * plain / std::f64::consts::TAU - 1.0) / 3.0;
-    let blended = (1.0 - smooth) * plain / 8.0 + smooth * plain;
-    assert!((f64::from(frequencies[30]) / blended - 1.0).abs() < 1e-6);
-}

@@ -112,11 +112,9 @@ impl Runner {
         let bytes = compiled.to_bytes().unwrap_or_else(|error| panic!("{error}"));
         let artifact =
             Artifact::from_bytes(Path::new("fixture.nemo"), bytes).unwrap_or_else(|error| panic!("{error}"));
-        let options = EngineOptions {
-            threads: Some(threads),
-            ..EngineOptions::new(WeightsSource::Directory(folder(name)))
-        };
-        let engine = Engine::load(&artifact, &options).unwrap_or_else(|error| panic!("{error}"));
+        // Tests run side by side: bound to cores, their pools would fight over the same ones.
+        let engine = EngineOptions { pinning: Pinning::None, ..engine.clone() };
+        let engine = Engine::load(&artifact, &engine).unwrap_or_else(|error| panic!("{error}"));
         Self { engine, vocab: model.vocab as usize, pages: 512 / 64, done: [0; 2] }
     }
 

@@ -19,7 +19,7 @@ const BYTES: u64 = 1 << 30;
 const STRIDE: usize = 512;
 
 /// A buffer to read, touched by the threads that will read it; smaller, or none, where memory is short.
-pub(super) fn buffer(pool: &mut Pool) -> Option<Region> {
+pub fn buffer(pool: &mut Pool) -> Option<Region> {
     let spare = memory::available().unwrap_or(BYTES * 2) / 2;
     let region = Region::new(spare.min(BYTES) / 4096 * 4096).ok()?;
     let start = region.as_ptr() as usize;
@@ -34,7 +34,7 @@ pub(super) fn buffer(pool: &mut Pool) -> Option<Region> {
 }
 
 /// Bytes a second of one pass of all threads.
-pub(super) fn measure(pool: &mut Pool, buffer: &Region) -> f64 {
+pub fn measure(pool: &mut Pool, buffer: &Region) -> f64 {
     let bytes = buffer.bytes();
     let sum = AtomicU64::new(0);
     let started = Instant::now();

@@ -2,11 +2,11 @@
 
 #![allow(unsafe_code, reason = "kernels are called with raw pointers")]
 
-mod bandwidth;
+pub mod bandwidth;
 pub mod cpu;
 pub mod memory;
 pub mod object;
-mod peak;
+pub mod peak;
 pub mod pool;
 
 use std::sync::atomic::{AtomicU64, Ordering};

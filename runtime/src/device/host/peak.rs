@@ -19,7 +19,7 @@ const SUMS: u64 = 12;
 
 /// Floating-point operations a second of all threads: bf16 pairs into f32 where the CPU has such an
 /// instruction, else f32.
-pub(super) fn measure(pool: &mut Pool) -> f64 {
+pub fn measure(pool: &mut Pool) -> f64 {
     let pairs = is_x86_feature_detected!("avx512bf16");
     let threads = u64::from(pool.threads());
     let started = Instant::now();
