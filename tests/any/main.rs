@@ -1,3 +1,4 @@
 //! Tests that need no particular hardware.
 
+mod interpreter;
 mod workspace;
