@@ -56,7 +56,7 @@ struct RunArgs {
     #[arg(long, default_value = "host")]
     device: String,
     /// Threads that compute; all cores unless given.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
 }
 
