@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Instant;
 
 use nemo_tests::commands::Room;
-use nemo_tests::golden::folder;
+use nemo_tests::golden::{FIXTURES, folder, greedy, references};
 use serde_json::{Value, json};
 
 use super::TARGETS;
@@ -64,6 +64,36 @@ fn recitals_are_recited() {
             let streamed = room.succeeds(&line);
             assert_eq!(streamed, format!("{}\n", recital["text"].as_str().expect("a text")), "{name}");
         }
+    }
+}
+
+/// As the README has it: no option but the target, so in the checkpoint's own dtype.
+#[test]
+fn recitals_are_recited_in_bf16() {
+    let room = Room::new();
+    room.fixture("hybrid");
+    room.succeeds(&format!("nemoc compile hybrid --target {TARGETS} --quiet"));
+    for recital in recitals().iter().filter(|recital| recital["bf16_same"] == true) {
+        let found = room.json(&format!("{GENERATE} {} --json", asked(&room, recital)));
+        assert_eq!(found["text"], recital["text"], "{}", recital["name"]);
+        assert_eq!(found["stopped_by"], "eos", "{}", recital["name"]);
+    }
+}
+
+#[test]
+fn every_family_continues_greedily_like_the_references() {
+    for name in FIXTURES {
+        let room = Room::new();
+        room.artifact(name, TARGETS);
+        let [a, _] = references(name);
+        let prompt = a.prompt.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let wanted = greedy(name);
+        let found = room.json(&format!(
+            "nemort generate {name}.nemo --weights '{}' --tokens {prompt} --max-new-tokens {} --temperature 0 --ignore-eos --json",
+            folder(name).display(),
+            wanted.len()
+        ));
+        assert_eq!(found["tokens"], json!(wanted), "{name}");
     }
 }
 
