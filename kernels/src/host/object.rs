@@ -40,16 +40,19 @@ pub fn compile(
     }
     module.verify().map_err(|message| refused(message.to_string()))?;
     optimise(&module, &machine).map_err(refused)?;
-    let emit =
-        |kind| machine.write_to_memory_buffer(&module, kind).map_err(|message| refused(message.to_string()));
+    let llvm = listings.llvm.then(|| module.print_to_string().to_string());
+    // Emission lowers the module in place: each kind of output gets a module of its own.
+    let emit = |kind| {
+        let own = module.clone();
+        machine.write_to_memory_buffer(&own, kind).map_err(|message| refused(message.to_string()))
+    };
+    let elf = emit(FileType::Object)?.as_slice().to_vec();
     let asm = if listings.asm {
         Some(String::from_utf8_lossy(emit(FileType::Assembly)?.as_slice()).trim_end_matches('\0').to_owned())
     } else {
         None
     };
-    // Emission lowers the module in place: the listing is taken first.
-    let llvm = listings.llvm.then(|| module.print_to_string().to_string());
-    Ok(Object { elf: emit(FileType::Object)?.as_slice().to_vec(), llvm, asm })
+    Ok(Object { elf, llvm, asm })
 }
 
 fn generate<'c>(
