@@ -5,7 +5,7 @@
 //!
 //! | entry | holds |
 //! |---|---|
-//! | `manifest.json` | [`Manifest`]: format version, model, targets, blake3 of every other entry |
+//! | `manifest.json` | [`Manifest`]: format version, model, targets, blake3 of every other entry; the zip's CRC-32 guards it |
 //! | `model.toml` | the model description |
 //! | `fused/<target>/<phase>.txt` | the graph IR after fusion, for people |
 //! | `plan/<target>.json` | [`Plan`], all that the runtime interprets |
@@ -143,12 +143,18 @@ pub enum ArtifactError {
         /// The file.
         file: PathBuf,
     },
+    /// No byte at all.
+    #[error("`{}` is not a nemoc artifact: it is empty", file.display())]
+    Empty {
+        /// The file.
+        file: PathBuf,
+    },
     /// A zip without its end.
     #[error("artifact `{}` is damaged or truncated: {what}", file.display())]
     Truncated {
         /// The artifact.
         file: PathBuf,
-        /// What the zip reader said.
+        /// What is wrong with it.
         what: String,
     },
     /// An entry that should be there.

@@ -1,7 +1,7 @@
 //! Opening an artifact: nothing in it is believed before its digest is right.
 
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +33,10 @@ pub struct Target<'a> {
     /// Its machine code.
     pub object: &'a [u8],
 }
+
+/// The record that ends a zip file: its signature, and its length where the file has no comment.
+const END: &[u8] = b"PK\x05\x06";
+const END_BYTES: usize = 22;
 
 /// The part of a manifest that every format has.
 #[derive(Deserialize)]
@@ -151,16 +155,34 @@ impl Artifact {
     }
 }
 
+/// That the record of a zip's end is the end of the file.
+fn check_end(bytes: &[u8]) -> Result<(), String> {
+    let after = bytes.windows(END.len()).rposition(|window| window == END);
+    let after = after.map(|at| bytes.len() - at).and_then(|left| left.checked_sub(END_BYTES));
+    match after {
+        Some(0) => Ok(()),
+        Some(1) => Err("1 byte follows its end".to_owned()),
+        Some(count) => Err(format!("{count} bytes follow its end")),
+        None => Err("its end is missing".to_owned()),
+    }
+}
+
 /// Where each entry's data lies.
 fn entries(file: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>, ArtifactError> {
+    if bytes.is_empty() {
+        return Err(ArtifactError::Empty { file: file.to_owned() });
+    }
     if !bytes.starts_with(b"PK\x03\x04") {
         return Err(ArtifactError::NotZip { file: file.to_owned() });
     }
     let truncated = |what: String| ArtifactError::Truncated { file: file.to_owned(), what };
-    let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(|error| truncated(error.to_string()))?;
+    check_end(bytes).map_err(truncated)?;
+    // What the zip reader says names its own types, which tells nobody anything.
+    let directory = |_| truncated("its directory of entries is damaged".to_owned());
+    let mut zip = ZipArchive::new(Cursor::new(bytes)).map_err(directory)?;
     let mut entries = BTreeMap::new();
     for index in 0..zip.len() {
-        let entry = zip.by_index_raw(index).map_err(|error| truncated(error.to_string()))?;
+        let entry = zip.by_index_raw(index).map_err(directory)?;
         let name = entry.name().to_owned();
         let malformed = |what: &str| ArtifactError::Malformed {
             file: file.to_owned(),
@@ -170,14 +192,25 @@ fn entries(file: &Path, bytes: &[u8]) -> Result<BTreeMap<String, Range<usize>>, 
         if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
             return Err(malformed("it is compressed or encrypted; entries of an artifact are stored"));
         }
+        if entry.compressed_size() != entry.size() {
+            return Err(malformed("the zip file gives it two sizes"));
+        }
         // Sliced from the file rather than read through the zip reader, so that damage is reported by
-        // the digest, which names what was wanted, and not by a checksum.
+        // the digest, which names what was wanted, and not by a checksum. The manifest alone has none.
         let range = entry.data_start().and_then(|start| Some(start..start.checked_add(entry.size())?));
         let range = range.and_then(|range| Some(range.start.try_into().ok()?..range.end.try_into().ok()?));
         match range {
             Some(range) if bytes.get(range.clone()).is_some() => entries.insert(name, range),
             _ => return Err(malformed("it reaches past the end of the file")),
         };
+    }
+    if entries.contains_key(MANIFEST) {
+        let checked = zip.by_name(MANIFEST).map_err(directory)?.read_to_end(&mut Vec::new());
+        checked.map_err(|_| ArtifactError::Malformed {
+            file: file.to_owned(),
+            entry: MANIFEST.to_owned(),
+            what: "it is damaged: its CRC-32 is not the one that the zip file gives".to_owned(),
+        })?;
     }
     Ok(entries)
 }
