@@ -9,6 +9,12 @@ use crate::types::{Dim, Dtype, Symbol, Type, UnknownWord};
 /// Tokens in one KV page.
 pub const PAGE_TOKENS: u64 = 64;
 
+/// What `next` holds for a sequence none of whose rows wants logits.
+pub const NO_TOKEN: i32 = -1;
+
+/// What `next` holds for a sequence with a NaN among its logits: weights or activations are damaged.
+pub const NOT_A_NUMBER: i32 = -2;
+
 /// One named input of a step.
 ///
 /// Shapes use `T` tokens and `R` sequences in the step, `L` rows that want logits and `P` pages per

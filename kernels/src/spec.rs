@@ -96,11 +96,6 @@ impl KernelSpec {
             other => unreachable!("`{}` of `{}` is {other}", name, self.op.name),
         }
     }
-
-    /// Dtype of the first result.
-    pub fn result_dtype(&self) -> Dtype {
-        self.results[0].ty.dtype
-    }
 }
 
 impl fmt::Display for KernelSpec {

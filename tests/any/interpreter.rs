@@ -77,6 +77,7 @@ fn agrees_with_the_references() {
         for (phase, tokens, piece) in cases {
             let found = logits(name, &b.prompt[..tokens], phase, piece);
             let wanted = &b.f32[..found.len()];
+            assert!(found.iter().all(|x| x.is_finite()), "{name}: logits are not finite");
             let largest = wanted.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             let difference = found.iter().zip(wanted).fold(0.0f32, |d, (a, b)| d.max((a - b).abs()));
             assert!(difference <= 2e-5 * largest, "{name} {} by {piece}: {difference}", phase.name());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use cargo_metadata::{MetadataCommand, Package};
 
 /// Each room with the rooms it may depend on; an arrow that is not here is a design error.
 const ROOMS: [(&str, &[&str]); 6] = [
@@ -18,18 +18,13 @@ const ROOMS: [(&str, &[&str]); 6] = [
 const KEPT_APART: [(&str, &[&str]); 3] =
     [("inkwell", &["nemo-kernels"]), ("toml", &["nemo-models"]), ("tokenizers", &["nemort"])];
 
+/// Every kind of dependency counts: a test or build script that crosses a wall crosses it too.
 fn arrows() -> BTreeMap<String, Vec<String>> {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
     let metadata =
         MetadataCommand::new().manifest_path(manifest).no_deps().exec().expect("cargo metadata runs");
-    metadata
-        .packages
-        .iter()
-        .map(|package| {
-            let normal = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
-            (package.name.to_string(), normal.map(|d| d.name.clone()).collect())
-        })
-        .collect()
+    let names = |package: &Package| package.dependencies.iter().map(|d| d.name.clone()).collect();
+    metadata.packages.iter().map(|package| (package.name.to_string(), names(package))).collect()
 }
 
 #[test]

@@ -9,6 +9,8 @@ use super::targets;
 /// Largest difference over largest magnitude.
 fn relative(found: &[f32], wanted: &[f32]) -> f64 {
     assert_eq!(found.len(), wanted.len());
+    // A maximum passes over NaN.
+    assert!(found.iter().all(|x| x.is_finite()), "logits are not finite");
     let largest = wanted.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
     let difference = found.iter().zip(wanted).fold(0.0f32, |d, (a, b)| d.max((a - b).abs()));
     f64::from(difference) / f64::from(largest)

@@ -3,6 +3,7 @@
 use super::args::{EvalArgs, EvalError};
 use super::sample::{Sampling, draw, uniform};
 use super::tensor::Tensor;
+use crate::step::NOT_A_NUMBER;
 
 /// `embed` of the op table. A negative token id, which padded rows carry, gives a row of zeros.
 ///
@@ -52,7 +53,12 @@ pub fn sample(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
                 let seed = &args.ints("seed")[2 * r..];
                 let position = args.ints("positions")[rows[l] as usize] as u32;
                 let u = uniform([seed[0] as u32, seed[1] as u32], position);
-                draw(logits.row(l), sampling, u) as i32
+                let row = logits.row(l);
+                if row.iter().any(|logit| logit.is_nan()) {
+                    NOT_A_NUMBER
+                } else {
+                    draw(row, sampling, u) as i32
+                }
             }
         });
     }

@@ -42,8 +42,8 @@ pub(super) fn draw(logits: &[f64], sampling: Sampling, u: f64) -> usize {
             return *id;
         }
     }
-    // Only NaN logits come here: there is nothing to prefer.
-    arg_max(logits)
+    // Rounding can leave the sum at its target: the last one stands.
+    kept.last().map_or_else(|| arg_max(logits), |(id, _)| *id)
 }
 
 /// The lowest id among those with the largest logit.

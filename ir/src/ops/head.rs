@@ -39,7 +39,7 @@ pub(super) static OPS: &[OpSpec] = &[
         family: Family::Head,
         meaning: "for each sequence: the forced token; else a token drawn from its last row of logits after \
                   temperature, top-k, top-p and min-p (the arg max at temperature 0, the lowest id among equals); -1 \
-                  where no row wants logits. Ties at a cut-off stay in",
+                  where no row wants logits, -2 where a logit is NaN. Ties at a cut-off stay in",
         operands: &[
             value("logits", "f32[L, V]"),
             step(StepInput::Rows),

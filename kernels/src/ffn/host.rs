@@ -1,5 +1,7 @@
 //! Squared ReLU and SwiGLU.
 
+use inkwell::FloatPredicate;
+
 use crate::host::{Emit, Generator};
 
 pub(crate) fn generator(op: &str) -> Option<Generator> {
@@ -12,7 +14,9 @@ pub(crate) fn generator(op: &str) -> Option<Generator> {
 
 fn relu2(e: &Emit<'_, '_>) -> Result<(), String> {
     e.map(&["x"], |values| {
-        let positive = e.fmax(values[0], e.lanes(0.0));
+        // Not a maximum: that would turn NaN into 0.
+        let negative = e.vcmp(FloatPredicate::OLT, values[0], e.lanes(0.0));
+        let positive = e.select(negative, e.lanes(0.0), values[0]);
         e.fmul(positive, positive)
     });
     Ok(())

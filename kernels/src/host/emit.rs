@@ -3,6 +3,8 @@
 //! Integers are i64, floats f32; a [`Lanes`] is as many f32 as a vector register of the target holds.
 //! Tensors of other dtypes are widened when loaded and rounded when stored.
 
+use std::cell::Cell;
+
 use inkwell::attributes::AttributeLoc;
 use inkwell::basic_block::BasicBlock;
 use inkwell::builder::{Builder, BuilderError};
@@ -41,6 +43,8 @@ pub struct Emit<'c, 'm> {
     entry: BasicBlock<'c>,
     target: &'m HostTarget,
     spec: &'m KernelSpec,
+    /// Bytes of scratch on the stack so far.
+    pub(super) stack: Cell<u64>,
 }
 
 /// Unwraps what the builder returns.
@@ -76,7 +80,7 @@ impl<'c, 'm> Emit<'c, 'm> {
         let body = context.append_basic_block(function, "body");
         let builder = context.create_builder();
         builder.position_at_end(body);
-        Self { context, builder, module, function, entry, target, spec }
+        Self { context, builder, module, function, entry, target, spec, stack: Cell::new(0) }
     }
 
     /// Ends the kernel.

@@ -6,7 +6,8 @@ use inkwell::types::VectorType;
 use super::emit::{Emit, Float, Lanes, built};
 
 impl<'c> Emit<'c, '_> {
-    /// e^x to about one unit in the last place; 0 below the normal range, and saturating near 2.3e38.
+    /// e^x to about one unit in the last place; 0 below the normal range, and saturating near 2.3e38;
+    /// NaN of NaN.
     pub fn exp(&self, x: Lanes<'c>) -> Lanes<'c> {
         // e^x = 2^n e^r with n the nearest integer to x / ln 2 and |r| <= ln 2 / 2; ln 2 is split so that
         // n times its upper part is exact.
@@ -32,7 +33,9 @@ impl<'c> Emit<'c, '_> {
         let ty = self.context.f32_type().vec_type(self.width());
         let power = built(self.builder.build_bit_cast(bits, ty, "")).into_vector_value();
         let tiny = self.vcmp(FloatPredicate::OLT, x, self.lanes(-87.336));
-        self.select(tiny, self.lanes(0.0), self.fmul(series, power))
+        let value = self.select(tiny, self.lanes(0.0), self.fmul(series, power));
+        // The clamps have turned NaN into a number.
+        self.select(self.vcmp(FloatPredicate::UNO, x, x), x, value)
     }
 
     /// e^x of one value.

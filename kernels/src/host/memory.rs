@@ -32,7 +32,9 @@ impl<'c> Emit<'c, '_> {
     pub fn scratch(&self, count: u64) -> Ptr<'c> {
         let here = self.builder.get_insert_block();
         self.builder.position_at_end(self.entry_block());
-        let array = self.context.f32_type().array_type(count as u32);
+        self.stack.set(self.stack.get().saturating_add(count.saturating_mul(4)));
+        // Too much of it is refused when the generator has returned.
+        let array = self.context.f32_type().array_type(u32::try_from(count).unwrap_or(u32::MAX));
         let slot = built(self.builder.build_alloca(array, ""));
         if let Some(instruction) = slot.as_instruction_value() {
             instruction.set_alignment(64).unwrap_or_else(|_| unreachable!("64 is a power of two"));

@@ -17,6 +17,9 @@ use crate::spec::KernelSpec;
 use crate::target::{Feature, HostTarget};
 use crate::{attention, ffn, head, linear, norm, scan};
 
+/// Bytes of stack that a kernel may use for its work space: what the runtime keeps free, less its own frames.
+const MAX_STACK: u64 = 1 << 20;
+
 /// Writes the body of one kernel.
 pub(crate) type Generator = for<'c, 'm> fn(&Emit<'c, 'm>) -> Result<(), String>;
 
@@ -70,6 +73,12 @@ fn generate<'c>(
     }
     let emit = Emit::new(context, module, target, symbol, spec);
     generator(&emit).map_err(|why| refused(&why))?;
+    let stack = emit.stack.get();
+    if stack > MAX_STACK {
+        return Err(refused(&format!(
+            "its work space takes {stack} bytes of stack, and threads have {MAX_STACK} for it"
+        )));
+    }
     emit.finish();
     Ok(())
 }

@@ -73,3 +73,17 @@ fn draws_agree_with_the_reference() {
         }
     }
 }
+
+#[test]
+fn a_row_with_nan_gives_no_token() {
+    for vocab in [5, 33] {
+        let mut logits = Random::new(52).tensor(&[2, vocab], -1.0, 1.0);
+        logits.as_real_mut().unwrap()[vocab - 1] = f64::NAN;
+        let step = Step::of(&[sequence(0.0, 0, 1.0, 0.0, 1), sequence(1.0, 0, 1.0, 0.0, 1)]);
+        for target in targets() {
+            let answers = Machine::new(&target, case(logits.clone())).run(&step, 2);
+            assert_eq!(answers.kernel, answers.reference, "vocab {vocab} on {target}");
+            assert_eq!(answers.kernel[0], f64::from(nemo_ir::step::NOT_A_NUMBER));
+        }
+    }
+}

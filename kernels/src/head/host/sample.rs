@@ -2,6 +2,7 @@
 //! logits is only ever streamed. A thread takes whole sequences.
 
 use inkwell::{FloatPredicate, IntPredicate};
+use nemo_ir::step::NOT_A_NUMBER;
 use nemo_ir::types::Dtype;
 
 use super::philox;
@@ -66,12 +67,32 @@ fn last_row<'c>(e: &Emit<'c, '_>, seq: Int<'c>) -> Int<'c> {
 
 fn drawn<'c>(e: &Emit<'c, '_>, logits: Ptr<'c>, vocab: u64, seq: Int<'c>, row: Int<'c>) -> Int<'c> {
     let setting = |name: &str| e.load_scalar(e.at(e.operand(name).0, F32, seq), F32);
-    let largest = e.fold_columns(vocab, &[e.lanes(f64::from(f32::MIN)).into()], |at, lanes, largest| {
+    let initial: [Any<'c>; 2] = [e.lanes(f64::from(f32::MIN)).into(), e.lanes(0.0).into()];
+    let scanned = e.fold_columns(vocab, &initial, |at, lanes, state| {
         let value = e.load_or(e.at(logits, F32, at), lanes, e.lanes(f64::from(f32::MIN)));
-        vec![e.fmax(value, largest[0].into_vector_value()).into()]
+        let is_nan = e.vcmp(FloatPredicate::UNO, value, value);
+        let marks = e.select(is_nan, e.lanes(1.0), state[1].into_vector_value());
+        vec![e.fmax(value, state[0].into_vector_value()).into(), marks.into()]
     });
-    let largest = e.max_lane(largest[0].into_vector_value());
+    let largest = e.max_lane(scanned[0].into_vector_value());
+    let marks = e.max_lane(scanned[1].into_vector_value());
     let temperature = setting("temperature");
+    let token = e.choose(
+        e.fcmp(FloatPredicate::OGT, marks, e.float(0.0)),
+        || vec![e.int(NOT_A_NUMBER as u64).into()],
+        || vec![chosen(e, (logits, vocab), (seq, row), largest, temperature).into()],
+    );
+    token[0].into_int_value()
+}
+
+/// The token of a row without NaN.
+fn chosen<'c>(
+    e: &Emit<'c, '_>,
+    (logits, vocab): (Ptr<'c>, u64),
+    (seq, row): (Int<'c>, Int<'c>),
+    largest: Float<'c>,
+    temperature: Float<'c>,
+) -> Int<'c> {
     let token = e.choose(
         e.fcmp(FloatPredicate::OGT, temperature, e.float(0.0)),
         || {
@@ -84,7 +105,7 @@ fn drawn<'c>(e: &Emit<'c, '_>, logits: Ptr<'c>, vocab: u64, seq: Int<'c>, row: I
     token[0].into_int_value()
 }
 
-/// The lowest index at which the row has this value; the last index where it has none (all NaN).
+/// The lowest index at which the row has this value.
 fn first_equal<'c>(e: &Emit<'c, '_>, logits: Ptr<'c>, vocab: u64, value: Float<'c>) -> Int<'c> {
     let wanted = e.splat(value);
     let none = e.lanes(NO_INDEX);
@@ -95,7 +116,7 @@ fn first_equal<'c>(e: &Emit<'c, '_>, logits: Ptr<'c>, vocab: u64, value: Float<'
         vec![e.fmin(found, first[0].into_vector_value()).into()]
     });
     let first: Float<'c> = e.call("llvm.vector.reduce.fmin", &[first[0]]);
-    e.min(e.to_int(first), e.int(vocab - 1))
+    e.to_int(first)
 }
 
 fn from_distribution<'c>(e: &Emit<'c, '_>, row: Row<'c>, seq: Int<'c>, logits_row: Int<'c>) -> Int<'c> {

@@ -9,6 +9,8 @@ mod gemm;
 mod heads;
 mod recurrent;
 
+use inkwell::FloatPredicate;
+
 use crate::host::{Emit, Generator};
 
 pub(crate) fn generator(op: &str) -> Option<Generator> {
@@ -30,12 +32,15 @@ fn dt_softplus(e: &Emit<'_, '_>) -> Result<(), String> {
         let bias = e.load(e.at(bias, dtype, column), dtype, lanes);
         e.each(e.int(0), rows, |row| {
             let raw = e.load(e.at(e.row(x, row), from, column), from, lanes);
+            // Comparisons, not extrema, so that NaN stays NaN.
             let mut step = e.softplus(e.fadd(raw, bias));
             if low > 0.0 {
-                step = e.fmax(step, e.lanes(low));
+                let below = e.vcmp(FloatPredicate::OLT, step, e.lanes(low));
+                step = e.select(below, e.lanes(low), step);
             }
             if high.is_finite() {
-                step = e.fmin(step, e.lanes(high));
+                let above = e.vcmp(FloatPredicate::OGT, step, e.lanes(high));
+                step = e.select(above, e.lanes(high), step);
             }
             e.store(e.at(e.row(y, row), dtype, column), dtype, lanes, step);
         });

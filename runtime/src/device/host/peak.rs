@@ -5,7 +5,7 @@
 use std::arch::asm;
 use std::arch::x86_64::{
     __m256, __m512, __m512bh, _mm256_add_ps, _mm256_fmadd_ps, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm512_add_ps, _mm512_dpbf16_ps, _mm512_set1_epi16, _mm512_setzero_ps,
+    _mm512_add_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_set1_epi16, _mm512_set1_ps, _mm512_setzero_ps,
 };
 use std::hint::black_box;
 use std::time::Instant;
@@ -21,19 +21,30 @@ const SUMS: u64 = 12;
 /// instruction, else f32.
 pub fn measure(pool: &mut Pool) -> f64 {
     let pairs = is_x86_feature_detected!("avx512bf16");
+    let wide = is_x86_feature_detected!("avx512f");
+    let narrow = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
     let threads = u64::from(pool.threads());
     let started = Instant::now();
     pool.run(&|_| {
         if pairs {
             // SAFETY: the CPU has the feature, which implies AVX-512 F.
             black_box(unsafe { dot_bf16() });
-        } else if is_x86_feature_detected!("fma") {
-            // SAFETY: the CPU has the feature, which implies AVX; AVX2 came with it.
+        } else if wide {
+            // SAFETY: the CPU has the feature.
+            black_box(unsafe { multiply_add_wide() });
+        } else if narrow {
+            // SAFETY: the CPU has both features.
             black_box(unsafe { multiply_add() });
         }
     });
     // A lane of a bf16 dot product is two products and two sums.
-    let per_turn = SUMS * if pairs { 16 * 4 } else { 8 * 2 };
+    let per_turn = match (pairs, wide, narrow) {
+        (true, ..) => SUMS * 16 * 4,
+        (_, true, _) => SUMS * 16 * 2,
+        (.., true) => SUMS * 8 * 2,
+        // Older than every target: there is nothing to compare with.
+        _ => return 0.0,
+    };
     (TURNS * per_turn * threads) as f64 / started.elapsed().as_secs_f64()
 }
 
@@ -48,6 +59,20 @@ fn dot_bf16() -> __m512 {
         unsafe { asm!("/* {0} */", inout(zmm_reg) factor, options(pure, nomem, nostack, preserves_flags)) };
         for sum in &mut sums {
             *sum = _mm512_dpbf16_ps(*sum, factor, factor);
+        }
+    }
+    sums.into_iter().fold(_mm512_setzero_ps(), |a, b| _mm512_add_ps(a, b))
+}
+
+#[target_feature(enable = "avx512f")]
+fn multiply_add_wide() -> __m512 {
+    let mut factor = _mm512_set1_ps(1.0);
+    let mut sums = [_mm512_setzero_ps(); SUMS as usize];
+    for _ in 0..TURNS {
+        // SAFETY: no instruction at all; the optimiser only has to believe that the register changes.
+        unsafe { asm!("/* {0} */", inout(zmm_reg) factor, options(pure, nomem, nostack, preserves_flags)) };
+        for sum in &mut sums {
+            *sum = _mm512_fmadd_ps(factor, factor, *sum);
         }
     }
     sums.into_iter().fold(_mm512_setzero_ps(), |a, b| _mm512_add_ps(a, b))
