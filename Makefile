@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench docs
+.PHONY: help setup demo test release lint bench
 
 DEMO_MODEL := tests/golden/hybrid
 OUT := target/demo
@@ -22,6 +22,10 @@ demo: setup ## Compile a model of the repository for this CPU and generate text 
 
 test: setup ## Run every test that needs no GPU
 	cargo test --workspace --locked
+
+release: setup ## Build the release binaries and check what they promise
+	cargo build --release --locked -q -p nemoc -p nemort
+	tests/release.sh
 
 lint: setup ## Formatting, clippy, documentation, licences
 	cargo fmt --all --check
