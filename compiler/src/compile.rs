@@ -32,7 +32,7 @@ pub struct CompileOptions {
     pub max_seqs: u64,
     /// Positions that a sequence may reach; `None` for all that the model has.
     pub max_context: Option<u64>,
-    /// Tokens in one prefill step, 1 to [`MAX_CHUNK`].
+    /// Tokens in one prefill step, `max_seqs` to [`MAX_CHUNK`].
     pub chunk: u64,
     /// Texts to keep beside the machine code.
     pub listings: Listings,
@@ -213,6 +213,11 @@ fn sizes(model: &Model, options: &CompileOptions) -> Result<PlanOptions, Compile
             let wanted = format!("1 to {most}{what}");
             return Err(CompileError::Option { option, value, wanted });
         }
+    }
+    // A step that decodes every sequence takes a token of each.
+    if options.chunk < options.max_seqs {
+        let wanted = format!("at least --max-seqs, which is {}", options.max_seqs);
+        return Err(CompileError::Option { option: "--chunk", value: options.chunk, wanted });
     }
     Ok(PlanOptions { max_seqs: options.max_seqs, max_context, chunk: options.chunk })
 }

@@ -74,7 +74,8 @@ impl Feature {
 pub enum TargetError {
     /// No such target.
     #[error(
-        "there is no target `{name}`; there are x86-64-v3, x86-64-v4 (with +avx512bf16 or +avx512vnni) and host"
+        "there is no target `{name}`; there are x86-64-v3, x86-64-v4 (with +avx512bf16 or +avx512vnni) and host; \
+         sm_86 and sm_90 are known, but have no kernel generators yet"
     )]
     Unknown {
         /// The name as written.
@@ -106,7 +107,7 @@ pub enum TargetError {
     },
 }
 
-/// GPU targets that the design knows; `nemoc targets` lists their facts.
+/// GPU targets that are known by name.
 pub const GPU_NAMES: [&str; 2] = ["sm_86", "sm_90"];
 
 impl HostTarget {

@@ -12,7 +12,7 @@ use nemoc::{CompileOptions, Stage, compile};
 
 use super::emit::{self, Emit};
 use super::table::bytes;
-use super::{CliError, source, write};
+use super::{CliError, check_writable, source, write};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -32,13 +32,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "FORMAT", default_value = "stored")]
     weights_format: WeightsFormat,
     /// Sequences in one step
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole, allow_negative_numbers = true)]
     max_seqs: u64,
     /// Positions that a sequence may reach; the model's own limit when absent
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     max_context: Option<u64>,
     /// Tokens in one prefill step
-    #[arg(long, value_name = "N", default_value_t = 512)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = whole, allow_negative_numbers = true)]
     chunk: u64,
     /// Write the texts of these stages (graph, plan, llvm, asm) below a directory
     #[arg(long, value_name = "STAGE[,STAGE]=DIR", value_parser = Emit::parse)]
@@ -62,6 +62,11 @@ enum WeightsFormat {
     Fp8,
 }
 
+/// A count; what is legal depends on the model.
+fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("this is no whole number from 0 to {}", u64::MAX))
+}
+
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let begin = Instant::now();
     match args.weights_format {
@@ -70,11 +75,13 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         WeightsFormat::Q4 => return Err(CliError::WeightsFormat("q4")),
         WeightsFormat::Fp8 => return Err(CliError::WeightsFormat("fp8")),
     }
-    let target = |name: &String| {
-        HostTarget::parse(name).map_err(|source| CliError::Target { name: name.clone(), source })
-    };
-    let targets = args.target.iter().map(target).collect::<Result<Vec<_>, _>>()?;
+    if args.target.iter().any(String::is_empty) {
+        return Err(CliError::EmptyTarget);
+    }
+    let targets = args.target.iter().map(|name| HostTarget::parse(name)).collect::<Result<Vec<_>, _>>()?;
     let model = source::model(&args.model)?;
+    let output = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.nemo", model.name)));
+    check_writable(&output)?;
     let wants = |stage| args.emit.as_ref().is_some_and(|emit| emit.wants(stage));
     let options = CompileOptions {
         activations: args.activations.map(|activations| match activations {
@@ -93,7 +100,6 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     bar.finish_and_clear();
     let compiled = compiled?;
     let artifact = compiled.to_bytes()?;
-    let output = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.nemo", model.name)));
     if let Some(emit) = &args.emit {
         emit.write(&compiled)?;
     }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use nemo_ir::artifact::ArtifactError;
+use nemo_ir::artifact::{self, ArtifactError};
 use nemo_kernels::target::TargetError;
 use nemo_models::{Diagnostics, ImportError};
 use nemoc::CompileError;
@@ -66,8 +66,12 @@ enum CliError {
     NoText(PathBuf),
     #[error("--weights-format {0} is not available in this version; `stored` is")]
     WeightsFormat(&'static str),
-    #[error("--target {name}: {source}")]
-    Target { name: String, source: TargetError },
+    #[error("MODEL is empty: name a model file, a built-in model or a checkpoint directory")]
+    EmptyModel,
+    #[error("--target names no target; `host` is this machine")]
+    EmptyTarget,
+    #[error(transparent)]
+    Target(#[from] TargetError),
     #[error("{0}")]
     Diagnostics(Diagnostics),
     #[error(transparent)]
@@ -128,9 +132,14 @@ fn read_text(path: &Path) -> Result<String, CliError> {
 }
 
 fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), CliError> {
-    std::fs::write(path, bytes).map_err(|source| CliError::Io {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    })
+    artifact::write_whole(path, bytes.as_ref()).map_err(|source| unwritable(path, source))
+}
+
+/// Finds out early whether a file can be written.
+fn check_writable(path: &Path) -> Result<(), CliError> {
+    artifact::check_writable(path).map_err(|source| unwritable(path, source))
+}
+
+fn unwritable(path: &Path, source: std::io::Error) -> CliError {
+    CliError::Io { action: "write", path: path.to_owned(), source }
 }

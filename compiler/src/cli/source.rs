@@ -11,6 +11,9 @@ pub(super) fn model(name: &str) -> Result<Model, CliError> {
     if let Some(model) = Model::builtin(name) {
         return Ok(model);
     }
+    if name.is_empty() {
+        return Err(CliError::EmptyModel);
+    }
     let path = Path::new(name);
     if path.is_dir() {
         return checkpoint(path);

@@ -12,6 +12,7 @@
 //! | `kernels/<target>.o` | the machine code, a relocatable ELF object |
 
 mod check;
+mod output;
 mod read;
 mod write;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use check::{PlanFault, validate};
+pub use output::{check_writable, write_whole};
 pub use read::{Artifact, Target};
 pub use write::{to_bytes, write};
 

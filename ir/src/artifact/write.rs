@@ -9,6 +9,7 @@ use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::{
     ArtifactError, Contents, FORMAT, MANIFEST, MODEL, Manifest, TargetKind, TargetManifest, validate,
+    write_whole,
 };
 
 /// Alignment of every entry's data in the file.
@@ -20,7 +21,7 @@ const ALIGNMENT: u16 = 64;
 /// [`ArtifactError`] when the contents are inconsistent or the file cannot be written.
 pub fn write(path: &Path, contents: &Contents) -> Result<(), ArtifactError> {
     let bytes = to_bytes(contents)?;
-    std::fs::write(path, bytes).map_err(|source| ArtifactError::Write { file: path.to_owned(), source })
+    write_whole(path, &bytes).map_err(|source| ArtifactError::Write { file: path.to_owned(), source })
 }
 
 /// The bytes of an artifact; the same contents give the same bytes.

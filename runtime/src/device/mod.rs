@@ -5,17 +5,21 @@ pub mod host;
 use std::time::Duration;
 
 use nemo_ir::plan::Phase;
-use nemo_ir::step::StepDims;
+use thiserror::Error;
 
-use crate::step::Step;
+use crate::step::CheckedStep;
 
-/// Something that holds a model and runs its steps.
-pub trait Device: Send + std::fmt::Debug {
+/// Something that holds a model and runs its steps. Only the engine has one: what it asks of a caller
+/// (a plan that was validated, the weights of that plan) is not for everyone to promise.
+pub(crate) trait Device: Send + std::fmt::Debug {
     /// What it is, for people.
     fn describe(&self) -> String;
 
-    /// Runs one step that [`Step::check`] has passed, with the phase and dims that it gave.
-    fn run(&mut self, phase: Phase, step: &Step<'_>, dims: StepDims);
+    /// Runs one step that was checked against this device's own bounds.
+    ///
+    /// # Errors
+    /// [`DeviceError`]; nothing has run then.
+    fn run(&mut self, step: &CheckedStep<'_>) -> Result<(), DeviceError>;
 
     /// The first `rows` rows of the last step's logits.
     fn logits(&self, rows: usize) -> &[f32];
@@ -35,6 +39,20 @@ pub trait Device: Send + std::fmt::Debug {
 
     /// Time of each launch since the last call; empty unless the device was told to profile.
     fn take_profile(&mut self) -> Vec<LaunchTime>;
+}
+
+/// Why a device could not run a step.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DeviceError {
+    /// A step of another engine.
+    #[error("the step was checked against the bounds of another engine")]
+    OtherBounds,
+    /// A phase that the plan does not have.
+    #[error("the artifact has no {} program", .0.name())]
+    NoProgram(Phase),
+    /// A caller with a small stack, and no thread with a larger one.
+    #[error("cannot start a thread with the stack that kernels need: {0}")]
+    Stack(String),
 }
 
 /// Whether a device times each launch.

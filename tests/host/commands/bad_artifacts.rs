@@ -56,6 +56,22 @@ fn contents(bytes: &[u8]) -> Contents {
     }
 }
 
+/// CRC-32 as zip files have it.
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
+/// Changes a byte of the manifest, and its checksum with it: the first record of the zip's directory.
+fn edit_manifest(bytes: &mut [u8], at: usize, byte: u8) {
+    let entry = open(bytes).entry("manifest.json").expect("the manifest").to_vec();
+    let start = find(bytes, &entry);
+    bytes[at] = byte;
+    let sum = crc32(&bytes[start..start + entry.len()]);
+    let record = find(bytes, b"PK\x01\x02");
+    bytes[record + 16..record + 20].copy_from_slice(&sum.to_le_bytes());
+}
+
 /// Digests depend on the compiler's version; they are not what is reviewed.
 fn without_digests(text: &str) -> String {
     let mut kept = String::new();
@@ -78,15 +94,12 @@ fn damaged_files() {
     for (name, size) in open(&sound).entries() {
         let entry = open(&sound).entry(name).expect("the entry").to_vec();
         assert_eq!(entry.len(), size);
-        // The manifest has no digest of its own; those that it holds have to be right.
-        let place =
-            if name == "manifest.json" { find(&entry, b"kernels/x86-64-v3.o\": \"") + 26 } else { size / 2 };
-        let at = find(&sound, &entry) + place;
+        let at = find(&sound, &entry) + size / 2;
         room.write("qwen.nemo", &sound);
         room.edit("qwen.nemo", |bytes| bytes[at] ^= 1);
         review.add(&format!("a flipped bit in {name}"), &room.fails(VERIFY));
     }
-    let damages: [Damage<Vec<u8>>; 8] = [
+    let damages: [Damage<Vec<u8>>; 10] = [
         ("an empty file", Vec::clear),
         ("another file", |bytes| *bytes = b"# Not an artifact\n".to_vec()),
         ("cut in half", |bytes| bytes.truncate(bytes.len() / 2)),
@@ -103,12 +116,18 @@ fn damaged_files() {
         ("a later format", |bytes| {
             let at = find(bytes, b"\"format\":") + b"\"format\":".len();
             let digit = bytes[at..].iter().position(|byte| *byte == b'1').expect("the format") + at;
-            bytes[digit] = b'7';
+            edit_manifest(bytes, digit, b'7');
         }),
         ("a manifest that is not JSON", |bytes| {
             let at = find(bytes, b"\"format\":");
-            bytes[at] = b'?';
+            edit_manifest(bytes, at, b'?');
         }),
+        ("a manifest with another digest", |bytes| {
+            let at = find(bytes, b"kernels/x86-64-v3.o\": \"") + 26;
+            let other = if bytes[at] == b'0' { b'1' } else { b'0' };
+            edit_manifest(bytes, at, other);
+        }),
+        ("bytes after the end", |bytes| bytes.extend(*b"0123456789")),
     ];
     for (what, damage) in damages {
         room.write("qwen.nemo", &sound);

@@ -13,30 +13,28 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nemo_ir::plan::{Arg, Phase, Plan, StateUnit};
-use nemo_ir::step::{PAGE_TOKENS, StepDims, StepInput};
+use nemo_ir::step::StepInput;
 use nemo_ir::types::Symbol;
 use thiserror::Error;
 
 use self::memory::{MemoryError, Region};
 use self::object::{Code, KernelFn, ObjectError};
-use self::pool::{Pinning, Pool};
-use super::{Device, LaunchTime, MemoryUse, Profiling};
-use crate::step::Step;
+use self::pool::{Pinning, Pool, Worker};
+use super::{Device, DeviceError, LaunchTime, MemoryUse, Profiling};
+use crate::step::{Bounds, CheckedStep};
 use crate::weights::Weights;
 
 /// How a host device is set up.
 #[derive(Debug, Clone, Copy)]
-pub struct HostOptions {
-    /// Threads that compute; all cores unless given.
-    pub threads: Option<u32>,
+pub(crate) struct HostOptions {
+    /// Threads that compute.
+    pub threads: u32,
     /// Which of them are bound to cores.
     pub pinning: Pinning,
     /// Whether launches are timed.
     pub profiling: Profiling,
-    /// Sequences in a step, and state slots.
-    pub max_seqs: u64,
-    /// Positions of a sequence.
-    pub max_context: u64,
+    /// What its steps may reach.
+    pub bounds: Bounds,
 }
 
 /// Why a host device could not be set up.
@@ -60,13 +58,13 @@ pub enum HostError {
 
 /// The model on this machine's CPU.
 #[derive(Debug)]
-pub struct Host {
+pub(crate) struct Host {
     pool: Pool,
+    bounds: Bounds,
     programs: Vec<Program>,
     inputs: Vec<Region>,
     logits: Region,
     next: Region,
-    vocab: usize,
     memory: MemoryUse,
     profiling: Profiling,
     /// A buffer for measuring bandwidth, made when first wanted.
@@ -108,19 +106,20 @@ unsafe impl Sync for Program {}
 impl Host {
     /// Loads the kernels and lays out everything that they read and write.
     ///
-    /// The plan must have passed `nemo_ir::artifact::validate`, and the weights be those of the plan.
+    /// The plan must have passed `nemo_ir::artifact::validate`, and the weights and bounds be those of the plan.
     ///
     /// # Errors
     /// [`HostError`] when the object cannot be loaded or there is not enough memory.
-    pub fn new(
+    pub(crate) fn new(
         plan: &Plan,
         object: &[u8],
         weights: Weights,
         options: HostOptions,
     ) -> Result<Self, HostError> {
         let code = object::load(object)?;
-        let sizes = Sizes::of(plan, &options);
-        let states_bytes: u64 = sizes.states.iter().sum();
+        let HostOptions { threads, pinning, profiling, bounds } = options;
+        let sizes = Sizes::of(plan, &bounds);
+        let states_bytes = total(&sizes.states);
         let buffer_bytes = sizes.buffers();
         let hint = "; lower --max-context or --max-seqs";
         memory::check_available(
@@ -133,7 +132,7 @@ impl Host {
         let inputs = sizes.inputs.iter().map(region).collect::<Result<Vec<_>, _>>()?;
         let mut tables = sizes.tables.iter().map(region).collect::<Result<Vec<_>, _>>()?;
         for (table, region) in plan.tables.iter().zip(&mut tables) {
-            let rows = table.rows(options.max_context);
+            let rows = table.rows(bounds.max_context);
             let bytes: &[u8] = bytemuck::cast_slice(&rows);
             region.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         }
@@ -168,18 +167,16 @@ impl Host {
             }
             programs.push(flat);
         }
-        let threads = options.threads.unwrap_or_else(pool::default_threads);
-        let pool =
-            Pool::new(threads, options.pinning).map_err(|source| HostError::Threads { threads, source })?;
+        let pool = Pool::new(threads, pinning).map_err(|source| HostError::Threads { threads, source })?;
         Ok(Self {
             pool,
+            bounds,
             programs,
             inputs,
             logits,
             next,
-            vocab: plan.limits.vocab as usize,
             memory: MemoryUse { weights: weights.total_bytes(), states: states_bytes, buffers: buffer_bytes },
-            profiling: options.profiling,
+            profiling,
             stream: None,
             _code: code,
             _weights: weights,
@@ -202,40 +199,42 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(plan: &Plan, options: &HostOptions) -> Self {
-        let pages_per_seq = options.max_context.div_ceil(PAGE_TOKENS);
+    /// No sum or product wraps, whatever the plan says: what is too much is refused for its size.
+    fn of(plan: &Plan, bounds: &Bounds) -> Self {
         let tokens = plan.programs.iter().map(|program| program.max_tokens).max().unwrap_or(1);
         let value = |symbol| match symbol {
             // A row is a token of the step, so there are never more.
             Symbol::T | Symbol::L => tokens,
-            Symbol::R | Symbol::S => options.max_seqs,
-            Symbol::P => pages_per_seq,
-            Symbol::N => options.max_seqs * pages_per_seq,
+            Symbol::R => bounds.seqs,
+            Symbol::S => bounds.slots,
+            Symbol::P => bounds.pages_per_seq,
+            Symbol::N => bounds.pages,
         };
         let units = |per| match per {
             StateUnit::Slot => value(Symbol::S),
             StateUnit::Page => value(Symbol::N),
         };
+        let product = |factors: &[u64]| factors.iter().fold(1_u64, |product, n| product.saturating_mul(*n));
         // One more element everywhere is what `seq_start` wants, and harms nobody.
-        let input = |input: &StepInput| input.ty().bytes(value) + 4;
+        let input = |input: &StepInput| input.ty().bytes(value).saturating_add(4);
         Self {
             arena: plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0),
-            states: plan
-                .states
-                .iter()
-                .map(|state| state.unit_bytes().saturating_mul(units(state.per)))
-                .collect(),
+            states: plan.states.iter().map(|state| product(&[state.unit_bytes(), units(state.per)])).collect(),
             inputs: StepInput::ALL.iter().map(input).collect(),
-            tables: plan.tables.iter().map(|table| options.max_context * table.head_dim * 4).collect(),
-            logits: value(Symbol::L) * plan.limits.vocab * 4,
-            next: options.max_seqs * 4,
+            tables: plan.tables.iter().map(|table| product(&[bounds.max_context, table.head_dim, 4])).collect(),
+            logits: product(&[value(Symbol::L), bounds.vocab, 4]),
+            next: product(&[bounds.seqs, 4]),
         }
     }
 
     fn buffers(&self) -> u64 {
-        let small: u64 = self.inputs.iter().chain(&self.tables).sum();
-        self.arena + small + self.logits + self.next
+        total(&[self.arena, total(&self.inputs), total(&self.tables), self.logits, self.next])
     }
+}
+
+/// The sum, or as much as there is.
+fn total(bytes: &[u64]) -> u64 {
+    bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
 }
 
 /// Place of an input among the input buffers: its place in the contract.
@@ -248,19 +247,19 @@ impl Device for Host {
         format!("host, {} threads", self.pool.threads())
     }
 
-    fn run(&mut self, phase: Phase, step: &Step<'_>, dims: StepDims) {
+    fn run(&mut self, step: &CheckedStep<'_>) -> Result<(), DeviceError> {
+        if *step.bounds() != self.bounds {
+            return Err(DeviceError::OtherBounds);
+        }
+        let program = self.programs.iter().find(|program| program.phase == step.phase());
+        let program = program.ok_or(DeviceError::NoProgram(step.phase()))?;
         for (input, region) in StepInput::ALL.into_iter().zip(&mut self.inputs) {
             let bytes = step.input(input);
             region.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         }
-        let program = self.programs.iter().find(|program| program.phase == phase);
-        // A plan always has a prefill program, which runs every step that decode runs.
-        let Some(program) = program.or(self.programs.iter().find(|program| program.phase == Phase::Prefill))
-        else {
-            return;
-        };
+        let dims = step.dims();
         let profiling = self.profiling;
-        self.pool.run(&|worker| {
+        let job = |worker: Worker<'_>| {
             let timed = profiling == Profiling::EachLaunch && worker.thread == 0;
             let mut last = timed.then(Instant::now);
             for launch in &program.launches {
@@ -276,11 +275,12 @@ impl Device for Host {
                     *last = now;
                 }
             }
-        });
+        };
+        self.pool.try_run(&job).map_err(|error| DeviceError::Stack(error.to_string()))
     }
 
     fn logits(&self, rows: usize) -> &[f32] {
-        self.logits.slice(rows * self.vocab)
+        self.logits.slice(rows * self.bounds.vocab as usize)
     }
 
     fn next(&self, seqs: usize) -> &[i32] {

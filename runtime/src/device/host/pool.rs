@@ -176,20 +176,30 @@ impl Pool {
 
     /// Runs `job` on every thread at once and returns when all have finished.
     ///
-    /// A panic inside a job ends the process: the other threads would wait for ever.
+    /// A panic inside a job ends the process: the other threads would wait for ever. So does a caller deep
+    /// in a small stack for whom the system has no thread with a larger one; [`Pool::try_run`] tells.
     pub fn run(&mut self, job: &(dyn Fn(Worker<'_>) + Sync)) {
-        if stack_left() < STACK_NEEDED {
-            // Rare (a library caller deep in a small stack), so a thread for one job is cheap enough.
-            let ran = thread::scope(|scope| {
-                let lead = || lead(&self.shared, &self.workers, job);
-                let helper = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, lead);
-                helper.map(|helper| helper.join().is_ok()).unwrap_or(false)
-            });
-            if ran {
-                return;
-            }
+        if let Err(error) = self.try_run(job) {
+            eprintln!("nemort: cannot start a thread with the stack that a job needs: {error}");
+            std::process::abort();
         }
-        lead(&self.shared, &self.workers, job);
+    }
+
+    /// As [`Pool::run`].
+    ///
+    /// # Errors
+    /// When the caller's stack is too small and the system gives no thread with a larger one; no thread has
+    /// begun then.
+    pub fn try_run(&mut self, job: &(dyn Fn(Worker<'_>) + Sync)) -> std::io::Result<()> {
+        if stack_left() >= STACK_NEEDED {
+            lead(&self.shared, &self.workers, job);
+            return Ok(());
+        }
+        // Rare (a library caller deep in a small stack), so a thread for one job is cheap enough.
+        thread::scope(|scope| {
+            let lead = || lead(&self.shared, &self.workers, job);
+            thread::Builder::new().stack_size(STACK).spawn_scoped(scope, lead).map(|_| ())
+        })
     }
 }
 
