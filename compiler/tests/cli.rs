@@ -64,6 +64,8 @@ fn errors_are_one_sentence_and_exit_with_1() {
             "target `sm_86` has no kernel generators",
         ),
         (vec!["compile", "tiny.toml", "--target", "arm"], "there is no target `arm`; there are x86-64-v3"),
+        (vec!["compile", "tiny.toml", "--target", "host,"], "--target names no target"),
+        (vec!["compile", "", "--target", "host"], "MODEL is empty"),
         (
             tiny(&["--weights-format", "q4"]),
             "--weights-format q4 is not available in this version; `stored` is",
@@ -71,7 +73,10 @@ fn errors_are_one_sentence_and_exit_with_1() {
         (tiny(&["--max-seqs", "1000"]), "--max-seqs is 1000; it must be 1 to 256"),
         (tiny(&["--chunk", "0"]), "--chunk is 0; it must be 1 to 8192"),
         (tiny(&["--max-context", "512"]), "--max-context is 512; it must be 1 to 256, the context of `tiny`"),
+        (tiny(&["--chunk", "4"]), "--chunk is 4; it must be at least --max-seqs, which is 8"),
         (tiny(&["-o", "no/such/dir.nemo"]), "cannot write `no/such/dir.nemo`: "),
+        // Found before anything is written.
+        (tiny(&["-o", "no/such/dir.nemo", "--emit", "graph=emitted"]), "cannot write `no/such/dir.nemo`: "),
         (tiny(&["--quiet", "--emit", "graph=tiny.toml"]), "cannot create directory `tiny.toml/graph`: "),
         (vec!["check", "absent.toml"], "cannot read `absent.toml`: "),
         (vec!["import", "empty"], "directory `empty` is no checkpoint: it has no config.json"),
@@ -83,6 +88,7 @@ fn errors_are_one_sentence_and_exit_with_1() {
         assert!(message.starts_with("error: ") && message.contains(wanted), "{args:?}: {message}");
         assert_eq!(message.trim_end().lines().count(), 1, "{args:?}: {message}");
     }
+    assert!(!dir.path().join("emitted").exists());
 }
 
 #[test]

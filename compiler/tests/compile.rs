@@ -75,6 +75,10 @@ fn options_out_of_range_say_what_would_be_right() {
         (CompileOptions { max_seqs: 257, ..base() }, "--max-seqs is 257; it must be 1 to 256"),
         (CompileOptions { chunk: 8193, ..base() }, "--chunk is 8193; it must be 1 to 8192"),
         (
+            CompileOptions { max_seqs: 9, chunk: 8, ..base() },
+            "--chunk is 8; it must be at least --max-seqs, which is 9",
+        ),
+        (
             CompileOptions { max_context: Some(257), ..base() },
             "--max-context is 257; it must be 1 to 256, the context of `tiny`",
         ),
