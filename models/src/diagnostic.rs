@@ -161,13 +161,20 @@ fn floor_boundary(text: &str, mut at: usize) -> usize {
     at
 }
 
-/// "did you mean `x`?" when one of the known words is near.
+/// A word this short begins too many others.
+const PREFIX: usize = 3;
+
+/// "did you mean `x`?" when one of the known words is near, or begins the word, or is begun by it.
 pub(crate) fn near<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
     known
         .into_iter()
         .filter(|_| word.len() <= COMPARED)
         .map(|candidate| (strsim::damerau_levenshtein(word, candidate), candidate))
-        .filter(|(distance, candidate)| *distance <= 1 + candidate.len().min(word.len()) / 4)
+        .filter(|(distance, candidate)| {
+            let shorter = candidate.len().min(word.len());
+            let begins = candidate.starts_with(word) || word.starts_with(candidate);
+            *distance <= 1 + shorter / 4 || (begins && shorter >= PREFIX)
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| format!("did you mean `{candidate}`?"))
 }

@@ -45,6 +45,15 @@ impl<'a> Config<'a> {
         }
     }
 
+    fn kind(&self, key: &str, expected: &str) -> ImportError {
+        ImportError::Kind {
+            file: self.file.to_owned(),
+            key: self.path(key),
+            value: show(self.map.get(key).unwrap_or(&Value::Null)),
+            expected: expected.to_owned(),
+        }
+    }
+
     pub(super) fn invalid(&self, problem: String) -> ImportError {
         ImportError::Invalid { file: self.file.to_owned(), problem }
     }
@@ -64,7 +73,7 @@ impl<'a> Config<'a> {
         read: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, ImportError> {
         let Some(value) = self.value(key) else { return Ok(None) };
-        read(value).map(Some).ok_or_else(|| self.unsupported(key, expected))
+        read(value).map(Some).ok_or_else(|| self.kind(key, expected))
     }
 
     fn need<T>(

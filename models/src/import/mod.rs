@@ -57,6 +57,18 @@ pub enum ImportError {
         /// What it should hold.
         expected: String,
     },
+    /// A key has a value of another kind.
+    #[error("{file}: `{key}` is {value}; it must be {expected}")]
+    Kind {
+        /// The file.
+        file: String,
+        /// The key, with the path to it.
+        key: String,
+        /// What the file has.
+        value: String,
+        /// What it should hold.
+        expected: String,
+    },
     /// A key that is understood has a value that is not.
     #[error("{file}: `{key}` is {value}; supported is {supported}")]
     Unsupported {

@@ -25,6 +25,11 @@ impl Model {
     /// Every problem that was found, each with its place.
     pub fn parse_toml(source: &str, file: &str) -> Result<Self, Diagnostics> {
         let mut sink = Sink::new(source, file);
+        // Every key that a model needs would be missing, and say so.
+        if source.trim().is_empty() {
+            sink.error(&(0..0), "the file is empty");
+            return Err(sink.finish());
+        }
         let (document, errors) = DeTable::parse_recoverable(source);
         for error in &errors {
             sink.error(&error.span().unwrap_or(0..0), error.message().to_owned());
