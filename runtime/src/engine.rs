@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use nemo_ir::artifact::{Artifact, ArtifactError, TargetManifest};
-use nemo_ir::plan::{Arg, Limits, Phase, Plan, Program, StateUnit};
-use nemo_ir::step::PAGE_TOKENS;
+use nemo_ir::plan::{Arg, Limits, Phase, Plan, Program};
 use thiserror::Error;
 
 use crate::device::host::pool::Pinning;
 use crate::device::host::{Host, HostError, HostOptions, cpu, pool};
-use crate::device::{Device, Profiling};
-use crate::step::{Bounds, Step, StepError};
+use crate::device::{Device, LaunchTime, MemoryUse, Profiling};
+use crate::step::{Bounds, Step, StepError, Written};
 use crate::weights::{Progress, Weights, WeightsError, WeightsSource};
 
 /// How an engine is set up; the defaults suit a library user who has one model.
@@ -104,6 +103,8 @@ pub struct Engine {
     device: Box<dyn Device>,
     plan: Plan,
     bounds: Bounds,
+    /// What checks of steps need, used again and again.
+    written: Written,
     /// The phases whose programs keep logits.
     logits_of: Vec<Phase>,
 }
@@ -123,41 +124,22 @@ impl Engine {
             _ => Ok(wanted.unwrap_or(most)),
         };
         let of_phase = |phase| plan.programs.iter().find(move |program| program.phase == phase);
-        let (chunk, seqs) =
-            of_phase(Phase::Prefill).map_or((1, 1), |program| (program.max_tokens, program.max_seqs));
+        let seqs = of_phase(Phase::Prefill).map_or(1, |program| program.max_seqs);
         let max_seqs = limit("--max-seqs", options.max_seqs, seqs.min(plan.limits.max_seqs))?;
         let max_context = limit("--max-context", options.max_context, plan.limits.max_context)?;
         let threads = options.threads.unwrap_or_else(pool::default_threads);
         let weights = Weights::load(&options.weights, &plan.weights, threads, options.progress)?;
-        let host = HostOptions {
-            threads: Some(threads),
-            pinning: options.pinning,
-            profiling: options.profiling,
-            max_seqs,
-            max_context,
-        };
+        let bounds = Bounds::of(&plan, max_seqs, max_context);
+        let host = HostOptions { threads, pinning: options.pinning, profiling: options.profiling, bounds };
         let device = Host::new(&plan, target.object, weights, host)
             .map_err(|source| EngineError::Host { file: artifact.file().to_owned(), source })?;
-        let pages_per_seq = max_context.div_ceil(PAGE_TOKENS);
-        let paged = plan.states.iter().any(|state| state.per == StateUnit::Page);
-        let decode = of_phase(Phase::Decode).map_or(0, |program| program.max_seqs.min(program.max_tokens));
-        let bounds = Bounds {
-            vocab: plan.limits.vocab,
-            max_context,
-            tokens: chunk,
-            seqs: max_seqs,
-            decode_seqs: decode,
-            slots: max_seqs,
-            pages: if paged { max_seqs * pages_per_seq } else { 0 },
-            pages_per_seq,
-        };
         let logits_of = plan
             .programs
             .iter()
             .filter(|program| keeps_logits(program))
             .map(|program| program.phase)
             .collect();
-        Ok(Self { device: Box::new(device), plan, bounds, logits_of })
+        Ok(Self { device: Box::new(device), plan, bounds, written: Written::new(&bounds), logits_of })
     }
 
     /// Runs one step.
@@ -165,9 +147,10 @@ impl Engine {
     /// # Errors
     /// [`StepError`] when an input is out of its range; nothing has run then.
     pub fn step(&mut self, step: &Step<'_>) -> Result<StepOutput<'_>, StepError> {
-        let (phase, dims) = step.check(&self.bounds)?;
-        self.device.run(phase, step, dims);
-        let keeps_logits = self.logits_of.contains(&phase);
+        let step = step.check(&self.bounds, &mut self.written)?;
+        self.device.run(&step)?;
+        let dims = step.dims();
+        let keeps_logits = self.logits_of.contains(&step.phase());
         let logits = keeps_logits.then(|| self.device.logits(dims.rows as usize));
         Ok(StepOutput { logits, next: self.device.next(dims.seqs as usize) })
     }
@@ -187,14 +170,30 @@ impl Engine {
         &self.plan
     }
 
-    /// The device.
-    pub fn device(&self) -> &dyn Device {
-        self.device.as_ref()
+    /// What the device is, for people.
+    pub fn describe(&self) -> String {
+        self.device.describe()
     }
 
-    /// The device, to measure it.
-    pub fn device_mut(&mut self) -> &mut dyn Device {
-        self.device.as_mut()
+    /// What the device has taken.
+    pub fn memory(&self) -> MemoryUse {
+        self.device.memory()
+    }
+
+    /// Bytes a second that a plain streaming read of a large buffer reaches, measured now.
+    pub fn read_bandwidth(&mut self) -> f64 {
+        self.device.read_bandwidth()
+    }
+
+    /// Floating-point operations a second that dot products between registers reach, measured now, in the
+    /// dtype of the device's fastest product of bf16.
+    pub fn product_peak(&mut self) -> f64 {
+        self.device.product_peak()
+    }
+
+    /// Time of each launch since the last call; empty unless the device was told to profile.
+    pub fn take_profile(&mut self) -> Vec<LaunchTime> {
+        self.device.take_profile()
     }
 }
 

@@ -120,7 +120,7 @@ impl Runner {
 
     /// The ops that have run since the last call, for a [`Runner::profiled`] one.
     pub fn ops_run(&mut self) -> Vec<String> {
-        self.engine.device_mut().take_profile().into_iter().map(|time| time.op).collect()
+        self.engine.take_profile().into_iter().map(|time| time.op).collect()
     }
 
     /// Vocabulary size.

@@ -83,12 +83,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     let mut engine = load_engine(&artifact, &args.run, source, shape)?;
     // The first run touches memory that later ones find in place.
     repetition(&mut engine, args)?;
-    engine.device_mut().take_profile();
+    engine.take_profile();
     let mut speeds = Vec::new();
     for _ in 0..args.repeat {
         speeds.push(repetition(&mut engine, args)?);
     }
-    let profile = engine.device_mut().take_profile();
+    let profile = engine.take_profile();
     let of_runs = |figure: &dyn Fn(&Speed) -> f64| median(speeds.iter().map(figure).collect());
     let prefill = of_runs(&|speed| speed.prefill);
     let decode = of_runs(&|speed| speed.decode);
@@ -101,12 +101,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     // Run by run, as the machine's speed drifts.
     let share = of_runs(&|speed| bytes * speed.decode / speed.bandwidth.max(1.0));
     let peak_share = of_runs(&|speed| flops * speed.prefill / speed.peak.max(1.0));
-    let memory = engine.device().memory();
+    let memory = engine.memory();
     if args.json {
         return output::json(&json!({
             "model": artifact.manifest().model,
             "target": engine.plan().target,
-            "device": engine.device().describe(),
+            "device": engine.describe(),
             "prompt": args.prompt,
             "new": args.new,
             "seqs": args.seqs,
@@ -129,7 +129,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
         "{} on {}, {}",
         artifact.manifest().model,
         engine.plan().target,
-        engine.device().describe()
+        engine.describe()
     ))?;
     output::line(&format!("prefill   {prefill:10.2} tok/s  ({} x {} tokens)", args.seqs, args.prompt))?;
     output::line(&format!("          {:10.2} GFLOP/s in products with weights", flops * prefill / 1e9))?;
@@ -151,7 +151,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
 /// Reads the prompts and decodes; every sequence has the same length and another text.
 fn repetition(engine: &mut Engine, args: &BenchArgs) -> Result<Speed, CommandError> {
     let vocab = engine.limits().vocab;
-    let peak_before = engine.device_mut().product_peak();
+    let peak_before = engine.product_peak();
     let mut session = Session::new(engine);
     for seq in 0..args.seqs {
         let token = |n: usize| ((n as u64 * 7919 + seq * 104_729 + 17) % vocab) as u32;
@@ -164,15 +164,15 @@ fn repetition(engine: &mut Engine, args: &BenchArgs) -> Result<Speed, CommandErr
         begun.extend(session.advance()?.iter().map(|event| event.sequence));
     }
     let prefill = started.elapsed().as_secs_f64();
-    let device = session.engine_mut().device_mut();
-    let (peak_after, bandwidth_before) = (device.product_peak(), device.read_bandwidth());
+    let engine = session.engine_mut();
+    let (peak_after, bandwidth_before) = (engine.product_peak(), engine.read_bandwidth());
     let started = Instant::now();
     let mut decoded = 0_usize;
     while !session.is_idle() {
         decoded += session.advance()?.len();
     }
     let decode = started.elapsed().as_secs_f64();
-    let bandwidth_after = session.engine_mut().device_mut().read_bandwidth();
+    let bandwidth_after = session.engine_mut().read_bandwidth();
     Ok(Speed {
         prefill: (args.seqs as usize * args.prompt) as f64 / prefill.max(1e-9),
         decode: decoded as f64 / decode.max(1e-9),

@@ -226,9 +226,9 @@ fn random_weights_and_a_profile() {
     };
     let mut engine = Engine::load(&toy::artifact(), &options).unwrap();
     engine.step(&single(&[1], &[0], &[0, 1, 2, 3], &[0], &[0, 1])).unwrap();
-    let profile = engine.device_mut().take_profile();
+    let profile = engine.take_profile();
     let ops: Vec<_> = profile.iter().map(|time| (time.op.as_str(), time.count)).collect();
     assert_eq!(ops, [("embed", 1), ("scan", 1), ("cache", 1), ("head", 1), ("sample", 1)]);
-    assert!(engine.device_mut().take_profile().is_empty());
-    assert_eq!(engine.device().memory().weights, 64 + 4);
+    assert!(engine.take_profile().is_empty());
+    assert_eq!(engine.memory().weights, 64 + 4);
 }
