@@ -210,8 +210,6 @@ pub struct Mamba2 {
     pub groups: u64,
     /// Taps of the causal depthwise convolution over x, B and C.
     pub conv: u64,
-    /// Tokens per chunk of the chunked scan: a tiling choice that does not change the mathematics.
-    pub chunk: u64,
     /// Whether the convolution has a bias.
     pub conv_bias: bool,
     /// Lower clamp of dt after the softplus; 0 for none.

@@ -156,7 +156,6 @@ fn mamba2(m: &Mamba2) -> Vec<Option<Problem>> {
         count("state", m.state, MAX_DIM),
         count("groups", m.groups, MAX_DIM),
         count("conv", m.conv, MAX_CONV),
-        count("chunk", m.chunk, MAX_DIM),
         product("heads", "the inner stream", m.heads, m.head_dim),
         product("groups", "B", m.groups, m.state),
         eps("norm_eps", m.norm_eps),

@@ -144,15 +144,14 @@ fn attention() -> impl Strategy<Value = Mixer> {
 fn mamba2() -> impl Strategy<Value = Mixer> {
     let names = prop::collection::vec(tensor_name(), 8);
     let limit = select(&[(0.0, f64::INFINITY), (0.001, 0.1)][..]);
-    ((1u64..8, 1u64..8, 1u64..64, 1u64..64, 1u64..9), 1u64..512, any::<bool>(), limit, eps(), names).prop_map(
-        |((groups, share, head_dim, state, conv), chunk, conv_bias, (dt_min, dt_max), norm_eps, names)| {
+    ((1u64..8, 1u64..8, 1u64..64, 1u64..64, 1u64..9), any::<bool>(), limit, eps(), names).prop_map(
+        |((groups, share, head_dim, state, conv), conv_bias, (dt_min, dt_max), norm_eps, names)| {
             Mixer::Mamba2(Mamba2 {
                 heads: groups * share,
                 head_dim,
                 state,
                 groups,
                 conv,
-                chunk,
                 conv_bias,
                 dt_min,
                 dt_max,

@@ -33,8 +33,13 @@ fn transformer(c: &mut Config<'_>, head_norms: bool) -> Result<Model, ImportErro
         q_tensor: "self_attn.q_norm.weight".to_owned(),
         k_tensor: "self_attn.k_norm.weight".to_owned(),
     });
-    let kv_heads = c.opt_u64("num_key_value_heads")?.unwrap_or(heads);
-    let attention = attention(heads, kv_heads, head_dim(c, model.hidden, heads)?, rope(c)?, qk_norm);
+    // Qwen3 documents other defaults than Llama for these two; its files name them.
+    let (kv_heads, head_dim) = if head_norms {
+        (c.need_u64("num_key_value_heads")?, c.need_u64("head_dim")?)
+    } else {
+        (c.opt_u64("num_key_value_heads")?.unwrap_or(heads), head_dim(c, model.hidden, heads)?)
+    };
+    let attention = attention(heads, kv_heads, head_dim, rope(c)?, qk_norm);
     let parts = vec![attention_part(eps, attention), ffn_part(eps, swiglu(c.need_u64("intermediate_size")?))];
     let count = layer_count(c)?;
     for _ in 0..count {

@@ -178,7 +178,6 @@ fn mamba2(c: &mut Config<'_>, eps: f64) -> Result<Mixer, ImportError> {
         state: c.need_u64("ssm_state_size")?,
         groups: c.need_u64("n_groups")?,
         conv: c.need_u64("conv_kernel")?,
-        chunk: c.opt_u64("chunk_size")?.unwrap_or(128),
         conv_bias,
         dt_min,
         dt_max,

@@ -148,7 +148,6 @@ impl Writer {
         self.key("groups", m.groups);
         self.key("conv", m.conv);
         self.key("conv_bias", m.conv_bias);
-        self.key("chunk", m.chunk);
         self.key("dt_limit", format!("[{}, {}]", float(m.dt_min), float(m.dt_max)));
         if m.norm_eps != self.norm_eps {
             self.key("norm_eps", float(m.norm_eps));

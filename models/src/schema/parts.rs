@@ -175,7 +175,6 @@ fn mamba2(sink: &mut Sink<'_>, fields: &mut Fields<'_>, defaults: Defaults) -> O
     let state = fields.need(sink, "state");
     let groups = fields.need(sink, "groups");
     let conv = fields.need(sink, "conv");
-    let chunk = fields.get(sink, "chunk").unwrap_or(128);
     let conv_bias = fields.get(sink, "conv_bias").unwrap_or(true);
     let limit = dt_limit(sink, fields);
     let norm_eps = defaults.eps(sink, fields, "norm_eps");
@@ -193,7 +192,6 @@ fn mamba2(sink: &mut Sink<'_>, fields: &mut Fields<'_>, defaults: Defaults) -> O
         state: state?,
         groups: groups?,
         conv: conv?,
-        chunk,
         conv_bias,
         dt_min,
         dt_max,
