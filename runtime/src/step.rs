@@ -152,7 +152,9 @@ pub enum StepError {
         slot: i32,
     },
     /// A page that is written, and is there once more.
-    #[error("KV page {page}, which sequence {first} of the step writes, is there again for sequence {second}")]
+    #[error(
+        "KV page {page}, which sequence {first} of the step writes, is there again for sequence {second}"
+    )]
     SharedPage {
         /// The one that writes it.
         first: usize,
@@ -162,7 +164,9 @@ pub enum StepError {
         page: i32,
     },
     /// A sequence without pages for its tokens that is more than padding.
-    #[error("sequence {0} of the step has no KV page for its tokens, but padding has no other page and no slot_out")]
+    #[error(
+        "sequence {0} of the step has no KV page for its tokens, but padding has no other page and no slot_out"
+    )]
     Padding(usize),
     /// A step that the decode program cannot run.
     #[error("the decode program cannot run this step: {0}")]

@@ -219,9 +219,17 @@ impl Sizes {
         let input = |input: &StepInput| input.ty().bytes(value).saturating_add(4);
         Self {
             arena: plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0),
-            states: plan.states.iter().map(|state| product(&[state.unit_bytes(), units(state.per)])).collect(),
+            states: plan
+                .states
+                .iter()
+                .map(|state| product(&[state.unit_bytes(), units(state.per)]))
+                .collect(),
             inputs: StepInput::ALL.iter().map(input).collect(),
-            tables: plan.tables.iter().map(|table| product(&[bounds.max_context, table.head_dim, 4])).collect(),
+            tables: plan
+                .tables
+                .iter()
+                .map(|table| product(&[bounds.max_context, table.head_dim, 4]))
+                .collect(),
             logits: product(&[value(Symbol::L), bounds.vocab, 4]),
             next: product(&[bounds.seqs, 4]),
         }
