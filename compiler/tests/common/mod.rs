@@ -157,7 +157,6 @@ fn mamba(part: usize) -> impl Strategy<Value = Mixer> {
                 state,
                 groups,
                 conv,
-                chunk: 16,
                 conv_bias,
                 dt_min: 0.0,
                 dt_max: f64::INFINITY,
