@@ -36,7 +36,6 @@ head_dim = 24
 state = 16
 groups = 2
 conv = 4
-chunk = 32
 dt_limit = [0.0, inf]
 
 [parts.mamba.tensors]
