@@ -143,19 +143,9 @@ pub fn check_available(what: &str, needed: u64, hint: &'static str) -> Result<()
     }
 }
 
-/// Bytes that can be had without swapping: the machine's, or the control group's where that is less.
+/// Bytes that can be had without swapping: the machine's, or a control group's where that is less.
 pub fn available() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    let machine = line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024;
-    let group = |name: &str| {
-        std::fs::read_to_string(format!("/sys/fs/cgroup/{name}")).ok()?.trim().parse::<u64>().ok()
-    };
-    let group = group("memory.max").map(|max| max.saturating_sub(group("memory.current").unwrap_or(0)));
-    // The group's current use counts page cache that would be given back, so this errs on the small
-    // side; half of the limit is always taken to be within reach.
-    let group = group.map(|left| left.max(machine.min(left.saturating_mul(2))));
-    Some(group.map_or(machine, |group| group.min(machine)))
+    super::available::available()
 }
 
 #[cfg(test)]

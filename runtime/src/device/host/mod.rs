@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "kernels are called with raw pointers")]
 
+mod available;
 pub mod bandwidth;
 pub mod cpu;
 pub mod memory;
@@ -247,7 +248,7 @@ fn total(bytes: &[u64]) -> u64 {
 
 /// Place of an input among the input buffers: its place in the contract.
 fn place(input: StepInput) -> usize {
-    StepInput::ALL.iter().position(|other| *other == input).unwrap_or(0)
+    input as usize
 }
 
 impl Device for Host {
@@ -339,3 +340,6 @@ impl Device for Host {
         times
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -276,4 +276,4 @@ fn functions(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

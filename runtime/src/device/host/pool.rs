@@ -426,9 +426,10 @@ mod tests {
         let caller = thread::Builder::new().stack_size(256 << 10).spawn(|| {
             let mut pool = Pool::new(2, Pinning::None).unwrap();
             let least = AtomicUsize::new(usize::MAX);
-            pool.run(&|_| {
+            pool.try_run(&|_| {
                 least.fetch_min(stack_left(), Ordering::Relaxed);
-            });
+            })
+            .unwrap();
             least.load(Ordering::Relaxed)
         });
         assert!(caller.unwrap().join().unwrap() >= STACK_NEEDED);

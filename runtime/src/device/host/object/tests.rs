@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// The object that the system's C compiler makes of `source`.
-fn compile(source: &str, flags: &[&str]) -> Vec<u8> {
+pub(in crate::device::host) fn compile(source: &str, flags: &[&str]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let (input, output) = (dir.path().join("k.c"), dir.path().join("k.o"));
     std::fs::write(&input, source).unwrap();
