@@ -72,6 +72,8 @@ pub struct Kernel {
     pub symbol: String,
     /// The op family and shapes that it implements, for people.
     pub what: String,
+    /// How many pointers it takes.
+    pub args: usize,
 }
 
 /// A checkpoint tensor.

@@ -180,7 +180,11 @@ pub fn plan(
             chunk: options.chunk,
         },
         kernels: names
-            .map(|(symbol, spec)| Kernel { symbol: symbol.clone(), what: spec.to_string() })
+            .map(|(symbol, spec)| Kernel {
+                symbol: symbol.clone(),
+                what: spec.to_string(),
+                args: spec.operands.len() + spec.results.len(),
+            })
             .collect(),
         weights: bindings.weights,
         states: bindings.states,

@@ -1,4 +1,10 @@
-//! Plan validation: after it, nothing that the runtime indexes by a plan is out of bounds.
+//! Plan validation: after it, nothing that the runtime indexes by a plan is out of bounds, and every
+//! kernel gets as many pointers as it says it takes.
+//!
+//! What it cannot see is what the machine code does with those pointers: how far a kernel goes from each
+//! of them, and that this stays inside the arena, the weight or the state behind it. That is the
+//! compiler's promise, which `nemoc` checks against its own plan before writing; the artifact's digests
+//! keep plan and code together as they were written, and do not say who wrote them.
 
 use thiserror::Error;
 
@@ -33,7 +39,8 @@ fn require(
     if holds { Ok(()) } else { fault(place(), what()) }
 }
 
-/// Checks that every index of a plan is in range, every buffer inside its arena, and every size sane.
+/// Checks that every index of a plan is in range, every buffer begins inside its arena, every launch has
+/// its kernel's number of arguments, and every size is sane.
 ///
 /// # Errors
 /// The first fault found.
@@ -124,6 +131,8 @@ fn check_block(plan: &Plan, program: &Program, block: &Block, place: &str) -> Re
     for (index, launch) in block.launches.iter().enumerate() {
         let here = || format!("{place}, block `{}`, launch {index} ({})", block.name, launch.op);
         in_range("kernel", launch.kernel, plan.kernels.len(), here)?;
+        let (takes, has) = (plan.kernels[launch.kernel].args, launch.args.len());
+        require(takes == has, here, || format!("it has {has} arguments, but the kernel takes {takes}"))?;
         for arg in &launch.args {
             match *arg {
                 Arg::Arena(offset) => require(offset < program.arena_bytes, here, || {

@@ -36,7 +36,7 @@ fn plan() -> Plan {
     Plan {
         target: "x86-64-v3".to_owned(),
         limits: Limits { vocab: 32, max_context: 64, max_seqs: 2, chunk: 8 },
-        kernels: vec![Kernel { symbol: "k0".to_owned(), what: "embed".to_owned() }],
+        kernels: vec![Kernel { symbol: "k0".to_owned(), what: "embed".to_owned(), args: 5 }],
         weights: vec![Weight {
             names: vec!["embed".to_owned()],
             shape: vec![32, 16],
@@ -197,6 +197,7 @@ fn plan_faults_name_their_place() {
         (|plan| plan.programs[1].arena_bytes = 64, "offset 64 is past the arena of 64 bytes"),
         (|plan| plan.programs[1].arena_bytes = u64::MAX, "is too large"),
         (|plan| plan.programs[1].blocks[0].launches[0].kernel = 1, "kernel 1, of which there are 1"),
+        (|plan| plan.kernels[0].args = 6, "launch 0 (embed): it has 5 arguments, but the kernel takes 6"),
         (|plan| plan.tables.clear(), "table 0, of which there are 0"),
         (|plan| plan.programs[1].calls[0].block = 5, "program `prefill`, call 0: block 5"),
         (|plan| plan.programs[1].calls[0].weights[0] = 5, "weight 5"),

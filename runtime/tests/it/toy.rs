@@ -147,11 +147,12 @@ fn program(phase: Phase, max_tokens: u64) -> Program {
 
 /// The toy's plan.
 pub fn plan(target: &str) -> Plan {
-    let kernel = |name: &str| Kernel { symbol: format!("toy_{name}"), what: name.to_owned() };
+    let kernel =
+        |(name, args): (&str, usize)| Kernel { symbol: format!("toy_{name}"), what: name.to_owned(), args };
     Plan {
         target: target.to_owned(),
         limits: Limits { vocab: u64::from(VOCAB), max_context: CONTEXT, max_seqs: 3, chunk: CHUNK },
-        kernels: ["embed", "scan", "cache", "head", "sample"].map(kernel).to_vec(),
+        kernels: [("embed", 4), ("scan", 7), ("cache", 6), ("head", 3), ("sample", 5)].map(kernel).to_vec(),
         weights: vec![
             Weight {
                 names: vec!["backbone.embed.weight".to_owned(), "embed.weight".to_owned()],
