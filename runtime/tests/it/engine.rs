@@ -152,10 +152,31 @@ fn a_state_can_be_copied_from_slot_to_slot() {
 
 #[test]
 fn padding_writes_nothing() {
-    let mut engine = engine();
-    let padding =
-        Step { slot_in: &[-1], slot_out: &[-1], ..single(&[3], &[0], &[-1, -1, -1, -1], &[0], &[0, 1]) };
-    engine.step(&padding).unwrap();
+    let pages = [0, 1, 2, 3];
+    // Of a sequence in slot 0 and page 0, where a stray write would land first.
+    let continued = |disturb: &dyn Fn(&mut Engine)| {
+        let mut engine = engine();
+        engine.step(&single(&[3, 4, 9], &[0, 1, 2], &pages, &[2], &[0, 3])).unwrap();
+        disturb(&mut engine);
+        engine.step(&single(&[5], &[3], &pages, &[0], &[0, 1])).unwrap().logits.unwrap().to_vec()
+    };
+    let none = [-1; 4];
+    let padding = |tokens, positions, rows, ends| Step {
+        slot_in: &[-1],
+        slot_out: &[-1],
+        ..single(tokens, positions, &none, rows, ends)
+    };
+    let wanted = continued(&|_| {});
+    let padded = continued(&|engine| {
+        engine.step(&padding(&[7], &[0], &[0], &[0, 1])).unwrap();
+        engine.step(&padding(&[7, 8, 2], &[0, 1, 2], &[2], &[0, 3])).unwrap();
+    });
+    assert_eq!(padded, wanted);
+    // The same tokens with a place to go do disturb it.
+    let written = continued(&|engine| {
+        engine.step(&single(&[7], &[0], &pages, &[0], &[0, 1])).unwrap();
+    });
+    assert_ne!(written, wanted);
 }
 
 #[test]
