@@ -46,6 +46,7 @@ impl Checkpoint {
     /// # Errors
     /// [`WeightsError`] when there is no checkpoint or a file contradicts itself or the index.
     pub fn open(directory: &Path) -> Result<Self, WeightsError> {
+        check_directory(directory)?;
         let single = directory.join(SINGLE);
         let index_path = directory.join(INDEX);
         let (names, index) = if single.is_file() {
@@ -59,7 +60,15 @@ impl Checkpoint {
         } else {
             return Err(WeightsError::NoCheckpoint { directory: directory.to_owned() });
         };
-        let files = names.iter().map(|name| open_shard(directory, name)).collect::<Result<Vec<_>, _>>()?;
+        let open = |name: &String| {
+            open_shard(directory, name).map_err(|error| match error {
+                WeightsError::Read { file, source } if index.is_some() => {
+                    WeightsError::Shard { file, source }
+                }
+                error => error,
+            })
+        };
+        let files = names.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let mut tensors = HashMap::new();
         for (file, shard) in files.iter().enumerate() {
             for (at, tensor) in shard.tensors.iter().enumerate() {
@@ -104,6 +113,21 @@ impl Checkpoint {
     pub fn find(&self, names: &[String]) -> Option<(usize, &Tensor)> {
         let (file, at) = names.iter().find_map(|name| self.tensors.get(name))?;
         Some((*file, &self.files[*file].tensors[*at]))
+    }
+}
+
+/// That a checkpoint can be at `directory` at all.
+///
+/// # Errors
+/// [`WeightsError`] when nothing is there, or a file.
+pub fn check_directory(directory: &Path) -> Result<(), WeightsError> {
+    match directory.metadata() {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(WeightsError::NotDirectory { file: directory.to_owned() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(WeightsError::NoDirectory { directory: directory.to_owned() })
+        }
+        Err(source) => Err(WeightsError::Read { file: directory.to_owned(), source }),
     }
 }
 

@@ -12,6 +12,9 @@ use thiserror::Error;
 /// No published header comes near it.
 const MAX_HEADER: u64 = 100 << 20;
 
+/// How the file begins that stands for a large one in a repository.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
+
 /// Key of the free-form metadata.
 const METADATA: &str = "__metadata__";
 
@@ -31,6 +34,15 @@ pub struct Tensor {
 /// What is wrong with a header; the caller knows the file.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HeaderError {
+    /// No byte at all.
+    #[error("it is empty")]
+    Empty,
+    /// What Git leaves in place of a large file that it did not fetch.
+    #[error("it is a Git LFS pointer, not the tensors: run `git lfs pull`")]
+    LfsPointer,
+    /// What PyTorch's own files are.
+    #[error("it is a zip archive, as PyTorch writes its own files, and not safetensors")]
+    Zip,
     /// Fewer bytes than the header alone.
     #[error("it is truncated: its header wants {wanted} bytes and the file has {has}")]
     Truncated {
@@ -45,8 +57,20 @@ pub enum HeaderError {
     /// A name given twice.
     #[error("tensor `{0}` is there twice")]
     Duplicate(String),
-    /// Offsets that are out of order or of the file.
-    #[error("tensor `{name}` has bytes {begin}..{end}, but the file has {has} bytes of data")]
+    /// Offsets that are out of order.
+    #[error("tensor `{name}` has bytes {begin}..{end}, which end before they begin")]
+    Backwards {
+        /// The tensor.
+        name: String,
+        /// First byte.
+        begin: u64,
+        /// One past the last.
+        end: u64,
+    },
+    /// Fewer bytes than the header promises.
+    #[error(
+        "it is truncated: tensor `{name}` has bytes {begin}..{end}, but the file has {has} bytes of data"
+    )]
     OutOfFile {
         /// The tensor.
         name: String,
@@ -75,13 +99,20 @@ pub enum HeaderError {
     #[error("tensors `{0}` and `{1}` overlap")]
     Overlap(String, String),
     /// Bytes that no tensor accounts for.
-    #[error("{count} bytes of its data, from byte {from}, belong to no tensor")]
+    #[error("no tensor has {} of its data, from byte {from}", bytes(*count))]
     Unclaimed {
         /// First of them.
         from: u64,
         /// How many.
         count: u64,
     },
+    /// Bytes after the data.
+    #[error("the file has {} after its last tensor", bytes(*.0))]
+    Trailing(u64),
+}
+
+fn bytes(count: u64) -> String {
+    if count == 1 { "1 byte".to_owned() } else { format!("{count} bytes") }
 }
 
 #[derive(Deserialize)]
@@ -136,6 +167,12 @@ fn dtype_bytes(dtype: &str) -> Option<u64> {
 /// # Errors
 /// [`HeaderError`] when the file is truncated, has bytes to spare, or contradicts itself.
 pub fn parse(file: &[u8]) -> Result<Vec<Tensor>, HeaderError> {
+    match file {
+        [] => return Err(HeaderError::Empty),
+        [b'P', b'K', 3, 4, ..] => return Err(HeaderError::Zip),
+        file if file.starts_with(LFS_POINTER) => return Err(HeaderError::LfsPointer),
+        _ => {}
+    }
     let truncated = |wanted| HeaderError::Truncated { has: file.len() as u64, wanted };
     let Some((length, rest)) = file.split_first_chunk::<8>() else { return Err(truncated(8)) };
     let length = u64::from_le_bytes(*length);
@@ -149,7 +186,10 @@ pub fn parse(file: &[u8]) -> Result<Vec<Tensor>, HeaderError> {
         serde_json::from_slice(json).map_err(|error| HeaderError::NotSafetensors(error.to_string()))?;
     let mut tensors = Vec::with_capacity(entries.len());
     for (name, Entry { dtype, shape, data_offsets: [begin, end] }) in entries {
-        if begin > end || end > data {
+        if begin > end {
+            return Err(HeaderError::Backwards { name, begin, end });
+        }
+        if end > data {
             return Err(HeaderError::OutOfFile { name, begin, end, has: data });
         }
         if let Some(bytes) = dtype_bytes(&dtype) {
@@ -190,7 +230,10 @@ fn check_layout(tensors: &[Tensor], data_start: usize, end: usize) -> Result<(),
         at = tensor.range.end;
         last = &tensor.name;
     }
-    unclaimed(data_start, at, end)
+    match end - at {
+        0 => Ok(()),
+        count => Err(HeaderError::Trailing(count as u64)),
+    }
 }
 
 fn unclaimed(data_start: usize, at: usize, until: usize) -> Result<(), HeaderError> {
@@ -229,11 +272,14 @@ mod tests {
     #[test]
     fn every_fault_has_its_sentence() {
         let one = |offsets: &str| format!(r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":{offsets}}}}}"#);
-        assert!(message(&one("[0,4]"), 3).contains("tensor `a` has bytes 0..4, but the file has 3"));
-        assert!(message(&one("[4,0]"), 4).contains("tensor `a` has bytes 4..0"));
+        assert_eq!(
+            message(&one("[0,4]"), 3),
+            "it is truncated: tensor `a` has bytes 0..4, but the file has 3 bytes of data"
+        );
+        assert!(message(&one("[4,0]"), 4).contains("tensor `a` has bytes 4..0, which end before"));
         assert!(message(&one("[0,3]"), 3).contains("tensor `a` has 3 bytes, but U8[4] takes 4"));
-        assert!(message(&one("[0,4]"), 6).contains("2 bytes of its data, from byte 4, belong to no tensor"));
-        assert!(message(&one("[1,5]"), 5).contains("1 bytes of its data, from byte 0, belong to no tensor"));
+        assert_eq!(message(&one("[0,4]"), 6), "the file has 2 bytes after its last tensor");
+        assert_eq!(message(&one("[1,5]"), 5), "no tensor has 1 byte of its data, from byte 0");
         let two = |second: &str| {
             format!(
                 r#"{{"a":{{"dtype":"U8","shape":[4],"data_offsets":[0,4]}},"{second}":{{"dtype":"U8","shape":[4],"data_offsets":[2,6]}}}}"#
@@ -242,6 +288,10 @@ mod tests {
         assert!(message(&two("b"), 6).contains("tensors `a` and `b` overlap"));
         assert!(message(&two("a"), 6).contains("tensor `a` is there twice"));
         assert!(message("[1]", 0).contains("not a safetensors file"));
+        assert_eq!(parse(&[]).unwrap_err(), HeaderError::Empty);
+        assert_eq!(parse(b"PK\x03\x04\x14\0\0\0\x08\0").unwrap_err(), HeaderError::Zip);
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n";
+        assert_eq!(parse(pointer).unwrap_err(), HeaderError::LfsPointer);
         assert!(parse(&[1, 2]).unwrap_err().to_string().contains("truncated"));
         assert!(parse(&200_u64.to_le_bytes()).unwrap_err().to_string().contains("wants 208 bytes"));
         assert!(parse(&[255; 64]).unwrap_err().to_string().contains("not a safetensors file"));

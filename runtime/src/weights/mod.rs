@@ -36,6 +36,18 @@ pub enum WeightsSource {
 /// Why weights cannot be used.
 #[derive(Debug, Error)]
 pub enum WeightsError {
+    /// Nothing where a checkpoint should be.
+    #[error("there is no directory `{}`", directory.display())]
+    NoDirectory {
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
+    /// A file where a checkpoint should be.
+    #[error("`{}` is a file; --weights takes the directory of the checkpoint", file.display())]
+    NotDirectory {
+        /// The file.
+        file: PathBuf,
+    },
     /// No file that a checkpoint begins with.
     #[error("`{}` has neither model.safetensors nor model.safetensors.index.json", directory.display())]
     NoCheckpoint {
@@ -45,6 +57,14 @@ pub enum WeightsError {
     /// A file that could not be read.
     #[error("cannot read `{}`: {source}", file.display())]
     Read {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A shard that could not be read.
+    #[error("cannot read `{}`, which the index names: {source}", file.display())]
+    Shard {
         /// The file.
         file: PathBuf,
         /// What the system said.

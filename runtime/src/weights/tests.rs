@@ -84,10 +84,20 @@ fn a_truncated_file_is_named() {
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
     let message = load(dir.path(), &[]).unwrap_err().to_string();
-    assert!(message.contains("model.safetensors`: tensor `full` has bytes"), "{message}");
+    assert!(message.contains("model.safetensors`: it is truncated: tensor `full` has bytes"), "{message}");
     std::fs::write(&path, []).unwrap();
     let message = load(dir.path(), &[]).unwrap_err().to_string();
-    assert!(message.contains("truncated"), "{message}");
+    assert!(message.ends_with("model.safetensors`: it is empty"), "{message}");
+}
+
+#[test]
+fn a_directory_is_wanted() {
+    let dir = tempfile::tempdir().unwrap();
+    one_file(dir.path());
+    let message = |path: &Path| load(path, &[]).unwrap_err().to_string();
+    assert!(message(&dir.path().join("nowhere")).starts_with("there is no directory `/"));
+    let file = message(&dir.path().join("model.safetensors"));
+    assert!(file.ends_with("is a file; --weights takes the directory of the checkpoint"), "{file}");
 }
 
 #[test]
@@ -104,7 +114,7 @@ fn shards_follow_their_index() {
     shard("1.safetensors", "a");
     index(r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}"#);
     let message = |weights: &[Weight]| load(dir.path(), weights).unwrap_err().to_string();
-    assert!(message(&weights).contains("2.safetensors`: No such file"));
+    assert!(message(&weights).contains("2.safetensors`, which the index names: No such file"));
     shard("2.safetensors", "a");
     assert!(message(&weights).starts_with("tensor `a` is in both"));
     shard("2.safetensors", "c");
