@@ -7,7 +7,7 @@ use minijinja::{Environment, Error, ErrorKind};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{TextError, clock, read_json};
+use super::{TextError, clock, parse_json, read_json};
 
 const CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
@@ -32,9 +32,8 @@ impl Conversation {
     /// # Errors
     /// [`TextError`] when the file is neither.
     pub fn open(file: &Path) -> Result<Self, TextError> {
-        let missing = || std::io::Error::from(std::io::ErrorKind::NotFound);
-        let json =
-            read_json(file)?.ok_or_else(|| TextError::Read { file: file.to_owned(), source: missing() })?;
+        let read = |source| TextError::Read { file: file.to_owned(), source };
+        let json = parse_json(file, &std::fs::read_to_string(file).map_err(read)?)?;
         let (messages, tools) = match json {
             Value::Array(messages) => (Some(messages), None),
             Value::Object(mut object) => match object.remove("messages") {
@@ -106,11 +105,18 @@ impl ChatTemplate {
             .template_from_str(&self.source)
             .and_then(|template| template.render(Jinja::from_serialize(&context)));
         rendered.map_err(|error| {
-            let what = match error.detail() {
-                Some(detail) => detail.to_owned(),
-                None => error.to_string(),
-            };
-            TextError::Template { directory: self.directory.clone(), what }
+            let directory = self.directory.clone();
+            let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+            let refused = std::error::Error::source(&error).is_some_and(|source| source.is::<Refusal>());
+            match error.line() {
+                Some(line) if is_templates_own(error.kind()) => {
+                    TextError::WrongTemplate { directory, line, what }
+                }
+                Some(line) if !refused => {
+                    TextError::Template { directory, what: format!("{what} (line {line})") }
+                }
+                _ => TextError::Template { directory, what },
+            }
         })
     }
 }
@@ -128,6 +134,17 @@ fn inline(config: &Value) -> Option<String> {
     }
 }
 
+/// Whether no conversation could make the template right.
+fn is_templates_own(kind: ErrorKind) -> bool {
+    use ErrorKind::{SyntaxError, UnknownFilter, UnknownFunction, UnknownMethod, UnknownTest};
+    matches!(kind, SyntaxError | UnknownFilter | UnknownFunction | UnknownMethod | UnknownTest)
+}
+
+/// Marks what a template itself raises: that sentence is for people, and its line is not.
+#[derive(Debug, thiserror::Error)]
+#[error("the template refuses")]
+struct Refusal;
+
 /// Jinja as transformers sets it up.
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -135,7 +152,7 @@ fn environment() -> Environment<'static> {
     environment.set_lstrip_blocks(true);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
+        Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Refusal))
     });
     environment.add_function("strftime_now", |format: String| clock::now(&format));
     environment.add_filter("tojson", tojson);
@@ -227,7 +244,8 @@ mod tests {
         let refused =
             render("{{ raise_exception('roles must alternate') }}", &prompt).unwrap_err().to_string();
         assert!(refused.ends_with("cannot render this conversation: roles must alternate"), "{refused}");
-        assert!(render("{% if %}", &prompt).unwrap_err().to_string().contains("cannot render"));
+        let wrong = render("one\n{% if %}", &prompt).unwrap_err().to_string();
+        assert!(wrong.contains("is wrong at line 2: "), "{wrong}");
         assert_eq!(render("{{ strftime_now('%Y') }}", &prompt).unwrap().len(), 4);
         let none = ChatTemplate::open(tempfile::tempdir().unwrap().path()).unwrap_err().to_string();
         assert!(none.contains("has no chat template") && none.ends_with("use --raw"), "{none}");
@@ -260,7 +278,7 @@ mod tests {
         }
         assert!(open("[").unwrap_err().to_string().contains("EOF"));
         assert!(
-            Conversation::open(&dir.path().join("none")).unwrap_err().to_string().contains("cannot read")
+            Conversation::open(&dir.path().join("none")).unwrap_err().to_string().contains("No such file")
         );
     }
 }

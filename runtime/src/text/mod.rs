@@ -62,6 +62,16 @@ pub enum TextError {
         /// The checkpoint.
         directory: PathBuf,
     },
+    /// A template that does not work.
+    #[error("the chat template of `{}` is wrong at line {line}: {what}", directory.display())]
+    WrongTemplate {
+        /// The checkpoint.
+        directory: PathBuf,
+        /// Line of the template.
+        line: usize,
+        /// What is wrong there.
+        what: String,
+    },
     /// A template that refuses the conversation.
     #[error("the chat template of `{}` cannot render this conversation: {what}", directory.display())]
     Template {
@@ -95,13 +105,10 @@ impl Text {
     pub fn open(directory: &Path, vocab: u64) -> Result<Self, TextError> {
         let file = directory.join("tokenizer.json");
         let bytes = std::fs::read(&file).map_err(|source| TextError::Read { file: file.clone(), source })?;
-        let mut tokenizer = Tokenizer::from_bytes(bytes)
-            .map_err(|error| TextError::Malformed { file: file.clone(), what: error.to_string() })?;
-        // Files of the encoder kind ask for both; a prompt is neither cut nor filled up.
-        tokenizer.with_padding(None);
-        tokenizer
-            .with_truncation(None)
-            .map_err(|error| TextError::Malformed { file: file.clone(), what: error.to_string() })?;
+        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| TextError::Malformed {
+            file: file.clone(),
+            what: tokenizer_fault(&error.to_string()),
+        })?;
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if u64::from(largest) >= vocab {
             return Err(TextError::Vocabulary { file, id: largest, vocab });
@@ -129,6 +136,12 @@ impl Text {
     }
 }
 
+/// What the tokenizer's parser says, unless that is about its own types.
+fn tokenizer_fault(said: &str) -> String {
+    let no_variant = said.starts_with("data did not match any variant");
+    if no_variant { "its kind of tokenizer is not supported".to_owned() } else { said.to_owned() }
+}
+
 /// Reads a JSON file of a checkpoint; `None` where there is none.
 fn read_json(file: &Path) -> Result<Option<serde_json::Value>, TextError> {
     let text = match std::fs::read_to_string(file) {
@@ -136,8 +149,12 @@ fn read_json(file: &Path) -> Result<Option<serde_json::Value>, TextError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(TextError::Read { file: file.to_owned(), source }),
     };
-    serde_json::from_str(&without_bare_numbers(&text))
-        .map(Some)
+    parse_json(file, &text).map(Some)
+}
+
+/// Parses the text of a JSON file.
+fn parse_json(file: &Path, text: &str) -> Result<serde_json::Value, TextError> {
+    serde_json::from_str(&without_bare_numbers(text))
         .map_err(|error| TextError::Malformed { file: file.to_owned(), what: error.to_string() })
 }
 
