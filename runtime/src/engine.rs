@@ -67,7 +67,7 @@ pub enum EngineError {
         targets: String,
     },
     /// More than the artifact was compiled for.
-    #[error("{what} {wanted} is not in 1..={most}, which artifact `{}` was compiled for", file.display())]
+    #[error("{what} is {wanted}; artifact `{}` was compiled for 1 to {most}", file.display())]
     Limit {
         /// The option.
         what: &'static str,

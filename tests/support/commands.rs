@@ -186,7 +186,7 @@ impl Room {
         assert!(ran.stdout.is_empty(), "{ran}");
         let sentence = ran.stderr.strip_suffix('\n').unwrap_or_else(|| panic!("{ran}"));
         assert_eq!(sentence.lines().count(), 1, "{ran}");
-        let said = sentence.strip_prefix("error: ").or(sentence.strip_prefix("nemort: "));
+        let said = sentence.strip_prefix("error: ");
         assert!(said.is_some_and(|said| !said.is_empty()), "{ran}");
         ran
     }

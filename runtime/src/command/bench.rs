@@ -10,10 +10,10 @@ use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
 use super::traffic::{bytes_per_token, flops_per_token};
-use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, output};
+use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, number, output, whole};
 use crate::device::{LaunchTime, Profiling, human_bytes};
-use crate::engine::{Engine, choose_target};
-use crate::session::{Request, Session, SessionError};
+use crate::engine::{Engine, EngineError, choose_target};
+use crate::session::{Request, Session, SessionError, positions};
 use crate::weights::WeightsSource;
 
 #[derive(Debug, Args)]
@@ -28,16 +28,16 @@ pub(super) struct BenchArgs {
     #[arg(long)]
     random_weights: bool,
     /// Tokens of each prompt.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    prompt: usize,
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = whole, allow_negative_numbers = true)]
+    prompt: u64,
     /// New tokens of each sequence.
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    new: usize,
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = whole, allow_negative_numbers = true)]
+    new: u64,
     /// Sequences at once.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole, allow_negative_numbers = true)]
     seqs: u64,
     /// Repetitions; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = repeat, allow_negative_numbers = true)]
     repeat: u32,
     /// Time each kernel.
     #[arg(long)]
@@ -45,6 +45,43 @@ pub(super) struct BenchArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+/// Whether a repetition measures what the machine could do.
+#[derive(Debug, Clone, Copy)]
+enum Meters {
+    On,
+    Off,
+}
+
+impl Meters {
+    fn bandwidth(self, engine: &mut Engine) -> f64 {
+        match self {
+            Self::On => engine.read_bandwidth(),
+            Self::Off => 0.0,
+        }
+    }
+
+    fn peak(self, engine: &mut Engine) -> f64 {
+        match self {
+            Self::On => engine.product_peak(),
+            Self::Off => 0.0,
+        }
+    }
+}
+
+fn repeat(text: &str) -> Result<u32, String> {
+    number(text, 1..=u32::MAX.into()).map(|count| count as u32)
+}
+
+/// The engine's sequences have an option of another name here.
+fn of_seqs(error: CommandError) -> CommandError {
+    match error {
+        CommandError::Engine(EngineError::Limit { what: "--max-seqs", wanted, most, file }) => {
+            EngineError::Limit { what: "--seqs", wanted, most, file }.into()
+        }
+        error => error,
+    }
 }
 
 /// One repetition, and what the machine could do meanwhile: a neighbour slows both or neither.
@@ -66,10 +103,12 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     }
     let artifact = Artifact::open(&args.run.artifact)?;
     let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
-    let needed = args.prompt.saturating_add(args.new) as u64;
-    if needed > limits.max_context {
-        let error = SessionError::Context { prompt: args.prompt, new: args.new, context: limits.max_context };
-        return Err(error.into());
+    let (prompt, new, context) = (args.prompt as usize, args.new as usize, limits.max_context);
+    let needed = positions(prompt, new);
+    if needed > context {
+        let source = SessionError::Context { prompt, new, context };
+        let advice = "lower --prompt or --new, or compile with a larger --max-context".to_owned();
+        return Err(CommandError::NoRoom { source, advice });
     }
     let source = match &args.weights {
         Some(path) => directory(path),
@@ -80,13 +119,17 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
         max_context: needed.next_multiple_of(PAGE_TOKENS).min(limits.max_context),
         profiling: if args.profile { Profiling::EachLaunch } else { Profiling::Off },
     };
-    let mut engine = load_engine(&artifact, &args.run, source, shape)?;
-    // The first run touches memory that later ones find in place.
-    repetition(&mut engine, args)?;
+    let mut engine = load_engine(&artifact, &args.run, source, shape).map_err(of_seqs)?;
+    // The first run touches memory that later ones find in place. What the process has held by then is
+    // what running the model takes; the buffer for measuring bandwidth comes after it.
+    repetition(&mut engine, args, Meters::Off)?;
+    let peak_rss = peak_rss();
+    Meters::On.peak(&mut engine);
+    Meters::On.bandwidth(&mut engine);
     engine.take_profile();
     let mut speeds = Vec::new();
     for _ in 0..args.repeat {
-        speeds.push(repetition(&mut engine, args)?);
+        speeds.push(repetition(&mut engine, args, Meters::On)?);
     }
     let profile = engine.take_profile();
     let of_runs = |figure: &dyn Fn(&Speed) -> f64| median(speeds.iter().map(figure).collect());
@@ -95,7 +138,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     let bandwidth = of_runs(&|speed| speed.bandwidth) / 1e9;
     let peak = of_runs(&|speed| speed.peak) / 1e9;
     let flops = flops_per_token(engine.plan());
-    let context = args.prompt as u64 + args.new as u64 / 2;
+    let context = args.prompt + args.new / 2;
     let bytes = bytes_per_token(engine.plan(), args.seqs, context);
     let rate = bytes * decode / 1e9;
     // Run by run, as the machine's speed drifts.
@@ -121,7 +164,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
             "bandwidth_share": share,
             "bytes_per_token": bytes,
             "weights_bytes": memory.weights,
-            "peak_rss": peak_rss(),
+            "peak_rss": peak_rss,
             "profile": profile.iter().map(profile_json).collect::<Vec<_>>(),
         }));
     }
@@ -143,19 +186,19 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     output::line(&format!(
         "weights   {}, peak memory {}",
         human_bytes(memory.weights),
-        human_bytes(peak_rss())
+        human_bytes(peak_rss)
     ))?;
     table(&profile)
 }
 
 /// Reads the prompts and decodes; every sequence has the same length and another text.
-fn repetition(engine: &mut Engine, args: &BenchArgs) -> Result<Speed, CommandError> {
+fn repetition(engine: &mut Engine, args: &BenchArgs, meters: Meters) -> Result<Speed, CommandError> {
     let vocab = engine.limits().vocab;
-    let peak_before = engine.product_peak();
+    let peak_before = meters.peak(engine);
     let mut session = Session::new(engine);
     for seq in 0..args.seqs {
         let token = |n: usize| ((n as u64 * 7919 + seq * 104_729 + 17) % vocab) as u32;
-        session.submit(Request::new((0..args.prompt).map(token).collect(), args.new))?;
+        session.submit(Request::new((0..args.prompt as usize).map(token).collect(), args.new as usize))?;
     }
     let started = Instant::now();
     // Until every sequence has its first new token.
@@ -165,16 +208,16 @@ fn repetition(engine: &mut Engine, args: &BenchArgs) -> Result<Speed, CommandErr
     }
     let prefill = started.elapsed().as_secs_f64();
     let engine = session.engine_mut();
-    let (peak_after, bandwidth_before) = (engine.product_peak(), engine.read_bandwidth());
+    let (peak_after, bandwidth_before) = (meters.peak(engine), meters.bandwidth(engine));
     let started = Instant::now();
     let mut decoded = 0_usize;
     while !session.is_idle() {
         decoded += session.advance()?.len();
     }
     let decode = started.elapsed().as_secs_f64();
-    let bandwidth_after = session.engine_mut().read_bandwidth();
+    let bandwidth_after = meters.bandwidth(session.engine_mut());
     Ok(Speed {
-        prefill: (args.seqs as usize * args.prompt) as f64 / prefill.max(1e-9),
+        prefill: (args.seqs * args.prompt) as f64 / prefill.max(1e-9),
         decode: decoded as f64 / decode.max(1e-9),
         bandwidth: f64::midpoint(bandwidth_before, bandwidth_after),
         peak: f64::midpoint(peak_before, peak_after),

@@ -9,14 +9,17 @@ use nemo_ir::artifact::Artifact;
 use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
-use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, output};
+use super::{
+    CommandError, RunArgs, Shape, check_device, directory, load_engine, number, output, token, whole,
+};
 use crate::device::Profiling;
-use crate::engine::choose_target;
-use crate::session::{Deadline, Hook, Request, Sampling, Session, SessionError};
+use crate::engine::{EngineError, choose_target};
+use crate::session::{Deadline, Hook, Request, Sampling, Session, SessionError, positions};
 use crate::text::{
     ChatTemplate, Conversation, Frame, GenerationSettings, Parted, StopFilter, StopText, Text, TextError,
     TextStream, opens_thinking, part,
 };
+use crate::weights::checkpoint::check_directory;
 
 /// New tokens unless told otherwise, where the context has room for them.
 const DEFAULT_NEW_TOKENS: u64 = 1024;
@@ -36,14 +39,14 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "FILE")]
     chat: Option<PathBuf>,
     /// Token ids.
-    #[arg(long, value_name = "1,2,3", value_delimiter = ',')]
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',', value_parser = token, allow_negative_numbers = true)]
     tokens: Option<Vec<u32>>,
     /// Take the prompt as it is, without the chat template.
-    #[arg(long, requires = "prompt")]
+    #[arg(long, requires = "prompt", conflicts_with_all = ["chat", "tokens"])]
     raw: bool,
     /// New tokens, at most.
-    #[arg(long, value_name = "N")]
-    max_new_tokens: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    max_new_tokens: Option<u64>,
     /// Stop before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -57,7 +60,7 @@ pub(super) struct GenerateArgs {
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Only the K most probable tokens; 0 is off.
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", value_parser = top_k, allow_negative_numbers = true)]
     top_k: Option<u32>,
     /// Only the most probable tokens that together reach P; 1 is off.
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
@@ -66,17 +69,21 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Key of the random generator.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     seed: Option<u64>,
     /// Sequences that the engine holds.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole, allow_negative_numbers = true)]
     max_seqs: u64,
     /// Positions of a sequence; as many as needed unless given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     max_context: Option<u64>,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+fn top_k(text: &str) -> Result<u32, String> {
+    number(text, 0..=u32::MAX.into()).map(|k| k as u32)
 }
 
 /// A number and a unit.
@@ -94,31 +101,42 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let started = Instant::now();
     let artifact = Artifact::open(&args.run.artifact)?;
     let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
+    // Whatever can be refused is refused before any weight is read.
+    check_directory(&args.weights)?;
+    let compiled = limits.max_context;
+    if let Some(wanted) = args.max_context.filter(|wanted| !(1..=compiled).contains(wanted)) {
+        let file = artifact.file().to_owned();
+        return Err(EngineError::Limit { what: "--max-context", wanted, most: compiled, file }.into());
+    }
     let text = open_text(args, limits.vocab)?;
     let settings = GenerationSettings::open(&args.weights)?;
-    // Whatever can be refused is refused before any weight is read.
-    let sampling = sampling(args, settings.sampling);
-    sampling.check().map_err(SessionError::from)?;
     let (prompt, thinking) = prompt(args, text.as_ref())?;
-    let most = args.max_context.unwrap_or(limits.max_context).min(limits.max_context);
-    let room = most.saturating_sub(prompt.len() as u64);
-    let new_tokens = args.max_new_tokens.unwrap_or(room.clamp(1, DEFAULT_NEW_TOKENS) as usize);
-    let needed = prompt.len().saturating_add(new_tokens) as u64;
-    if needed > most {
-        let error = SessionError::Context { prompt: prompt.len(), new: new_tokens, context: most };
-        return Err(error.into());
+    let most = args.max_context.unwrap_or(compiled);
+    // The last new token is never read, so it needs no room.
+    let room = (most + 1).saturating_sub(prompt.len() as u64);
+    let new_tokens = args.max_new_tokens.unwrap_or(room.clamp(1, DEFAULT_NEW_TOKENS)) as usize;
+    let mut request = Request::new(prompt, new_tokens);
+    request.sampling = sampling(args, settings.sampling);
+    if !args.ignore_eos {
+        request.end = settings.end;
     }
+    request.hooks = stop_hook(args, text.as_ref())?;
+    request.check(limits.vocab, most).map_err(|error| match error {
+        source @ SessionError::Context { new, .. } => {
+            CommandError::NoRoom { source, advice: advice(new, most, compiled) }
+        }
+        error => error.into(),
+    })?;
+    let needed = positions(request.prompt.len(), new_tokens);
     let max_context = args.max_context.unwrap_or(needed.next_multiple_of(PAGE_TOKENS).min(most));
     let shape = Shape { max_seqs: args.max_seqs, max_context, profiling: Profiling::Off };
     let mut engine = load_engine(&artifact, &args.run, directory(&args.weights), shape)?;
     let load = started.elapsed();
 
-    let mut request = Request::new(prompt, new_tokens);
-    request.sampling = sampling;
-    if !args.ignore_eos {
-        request.end = settings.end;
+    // Its time begins here.
+    if let Some(limit) = args.deadline {
+        request.hooks.push(Box::new(Deadline::after(limit)));
     }
-    request.hooks = hooks(args, text.as_ref())?;
     let prompt_tokens = request.prompt.len();
     let mut printer = Printer::new(args, text.as_ref());
     let begun = Instant::now();
@@ -206,18 +224,22 @@ fn sampling(args: &GenerateArgs, defaults: Sampling) -> Sampling {
     }
 }
 
-fn hooks(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Result<Vec<Box<dyn Hook>>, CommandError> {
-    let mut hooks: Vec<Box<dyn Hook>> = Vec::new();
-    if !args.stop.is_empty() {
-        let text = text.ok_or_else(|| {
-            CommandError::Refused("--stop needs the checkpoint's tokenizer.json".to_owned())
-        })?;
-        hooks.push(Box::new(StopText::new(Arc::clone(text), args.stop.clone())));
+/// What to do where a prompt and `new` tokens do not fit a context of `most`.
+fn advice(new: usize, most: u64, compiled: u64) -> String {
+    let more = if most < compiled { "raise --max-context" } else { "compile with a larger --max-context" };
+    match new {
+        1 => format!("shorten the prompt, or {more}"),
+        _ => format!("shorten the prompt, lower --max-new-tokens, or {more}"),
     }
-    if let Some(limit) = args.deadline {
-        hooks.push(Box::new(Deadline::after(limit)));
+}
+
+fn stop_hook(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Result<Vec<Box<dyn Hook>>, CommandError> {
+    if args.stop.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(hooks)
+    let refused = || CommandError::Refused("--stop needs the checkpoint's tokenizer.json".to_owned());
+    let text = text.ok_or_else(refused)?;
+    Ok(vec![Box::new(StopText::new(Arc::clone(text), args.stop.clone()))])
 }
 
 /// Prints text as it comes, where that is wanted.

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use nemo_ir::artifact::Artifact;
+use nemo_ir::artifact::{self, Artifact};
 use nemo_ir::plan::Phase;
 use nemo_ir::step::PAGE_TOKENS;
 use safetensors::tensor::TensorView;
 
-use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine};
+use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, token};
 use crate::device::Profiling;
 use crate::engine::{Engine, choose_target};
-use crate::session::SessionError;
+use crate::session::check_tokens;
 use crate::step::Step;
 
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(super) struct LogitsArgs {
     #[arg(long, value_name = "DIR")]
     weights: PathBuf,
     /// Token ids.
-    #[arg(long, value_name = "1,2,3", value_delimiter = ',', required = true)]
+    #[arg(long, value_name = "1,2,3", value_delimiter = ',', required = true, value_parser = token, allow_negative_numbers = true)]
     tokens: Vec<u32>,
     /// Feed one token a step to the decode program.
     #[arg(long)]
@@ -38,21 +38,26 @@ pub(super) fn run(args: &LogitsArgs) -> Result<(), CommandError> {
     let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
     let count = args.tokens.len();
     if count as u64 > limits.max_context {
-        let error = SessionError::Context { prompt: count, new: 0, context: limits.max_context };
-        return Err(error.into());
+        return Err(CommandError::Refused(format!(
+            "{count} tokens do not fit the context of {}: give fewer, or compile with a larger --max-context",
+            limits.max_context
+        )));
     }
+    // Found out before any weight is read.
+    check_tokens(&args.tokens, limits.vocab)?;
+    let write = |source| CommandError::Write { file: args.output.clone(), source };
+    artifact::check_writable(&args.output).map_err(write)?;
     let max_context = (count as u64).next_multiple_of(PAGE_TOKENS).min(limits.max_context);
     let shape = Shape { max_seqs: 1, max_context, profiling: Profiling::Off };
     let mut engine = load_engine(&artifact, &args.run, directory(&args.weights), shape)?;
     let phase = if args.decode { Phase::Decode } else { Phase::Prefill };
     let logits = logits(&mut engine, &args.tokens, phase)?;
     let shape = vec![count, limits.vocab as usize];
-    let write = |source| CommandError::Write { file: args.output.clone(), source };
     let view = TensorView::new(safetensors::Dtype::F32, shape, bytemuck::cast_slice(&logits))
         .map_err(|error| write(std::io::Error::other(error)))?;
     let bytes = safetensors::serialize([("logits", view)], None)
         .map_err(|error| write(std::io::Error::other(error)))?;
-    std::fs::write(&args.output, bytes).map_err(write)
+    artifact::write_whole(&args.output, &bytes).map_err(write)
 }
 
 /// Logits of every token of one sequence, from a fresh state.
@@ -62,12 +67,8 @@ fn logits(engine: &mut Engine, tokens: &[u32], phase: Phase) -> Result<Vec<f32>,
         Phase::Decode => 1,
         Phase::Prefill => bounds.tokens as usize,
     };
-    let vocab = bounds.vocab;
-    if let Some(token) = tokens.iter().find(|token| u64::from(**token) >= vocab) {
-        return Err(SessionError::Token { token: *token, vocab }.into());
-    }
     let pages: Vec<i32> = (0..bounds.pages_per_seq as i32).collect();
-    let mut all = Vec::with_capacity(tokens.len() * vocab as usize);
+    let mut all = Vec::with_capacity(tokens.len() * bounds.vocab as usize);
     for (n, part) in tokens.chunks(chunk).enumerate() {
         let start = (n * chunk) as i32;
         let count = part.len() as i32;

@@ -7,6 +7,8 @@ mod output;
 mod traffic;
 mod verify;
 
+use std::num::IntErrorKind;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -56,7 +58,7 @@ struct RunArgs {
     #[arg(long, default_value = "host")]
     device: String,
     /// Threads that compute; all cores unless given.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     threads: Option<u32>,
 }
 
@@ -81,6 +83,8 @@ enum CommandError {
     Write { file: PathBuf, source: std::io::Error },
     #[error("cannot write to standard output: {0}")]
     Output(std::io::Error),
+    #[error("{source}: {advice}")]
+    NoRoom { source: SessionError, advice: String },
     #[error("{0}")]
     Refused(String),
 }
@@ -100,7 +104,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("nemort: {error}");
+            eprintln!("error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -112,6 +116,36 @@ struct Shape {
     max_seqs: u64,
     max_context: u64,
     profiling: Profiling,
+}
+
+/// A whole number in a range, which the message names.
+fn number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let outside = || format!("{text} is not in {}..={}", range.start(), range.end());
+    match text.parse::<i128>() {
+        Ok(number) => u64::try_from(number).ok().filter(|n| range.contains(n)).ok_or_else(outside),
+        Err(error) if matches!(error.kind(), IntErrorKind::PosOverflow | IntErrorKind::NegOverflow) => {
+            Err(outside())
+        }
+        Err(_) => Err("this is not a whole number".to_owned()),
+    }
+}
+
+/// Any count or key.
+fn whole(text: &str) -> Result<u64, String> {
+    number(text, 0..=u64::MAX)
+}
+
+fn threads(text: &str) -> Result<u32, String> {
+    number(text, 1..=1024).map(|threads| threads as u32)
+}
+
+/// One of the ids of a list.
+fn token(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err("token ids are numbers separated by commas".to_owned());
+    }
+    number(text, 0..=u32::MAX.into()).map(|token| token as u32)
 }
 
 /// Refuses devices that there are none of.
@@ -145,4 +179,24 @@ fn load_engine(
 /// The weights of a checkpoint directory.
 fn directory(path: &Path) -> WeightsSource {
     WeightsSource::Directory(path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_name_their_range() {
+        assert_eq!(whole("18446744073709551615"), Ok(u64::MAX));
+        assert_eq!(threads("1024"), Ok(1024));
+        assert_eq!(token("4294967295"), Ok(u32::MAX));
+        assert_eq!(threads("0").unwrap_err(), "0 is not in 1..=1024");
+        assert_eq!(token("-1").unwrap_err(), "-1 is not in 0..=4294967295");
+        let huge = "9".repeat(50);
+        assert_eq!(whole(&huge).unwrap_err(), format!("{huge} is not in 0..=18446744073709551615"));
+        for bad in ["", "x", "1.5", "0x1", " 1"] {
+            assert_eq!(whole(bad).unwrap_err(), "this is not a whole number", "{bad}");
+            assert!(token(bad).unwrap_err().contains("separated by commas"), "{bad}");
+        }
+    }
 }

@@ -39,6 +39,25 @@ impl Request {
     pub fn new(prompt: Vec<u32>, max_new_tokens: usize) -> Self {
         Self { prompt, max_new_tokens, sampling: Sampling::default(), end: Vec::new(), hooks: Vec::new() }
     }
+
+    /// Checks that an engine with this vocabulary and context can run it.
+    ///
+    /// # Errors
+    /// [`SessionError`] when it never can.
+    pub fn check(&self, vocab: u64, context: u64) -> Result<(), SessionError> {
+        let (prompt, new) = (self.prompt.len(), self.max_new_tokens);
+        if prompt == 0 {
+            return Err(SessionError::EmptyPrompt);
+        }
+        if new == 0 {
+            return Err(SessionError::NoNewTokens);
+        }
+        check_tokens(&self.prompt, vocab)?;
+        if positions(prompt, new) > context {
+            return Err(SessionError::Context { prompt, new, context });
+        }
+        Ok(self.sampling.check()?)
+    }
 }
 
 /// Why a session refuses a request or a step.
@@ -59,10 +78,7 @@ pub enum SessionError {
         vocab: u64,
     },
     /// More than fits.
-    #[error(
-        "{prompt} prompt tokens and {new} new ones do not fit the context of {context}: shorten the prompt, lower \
-         --max-new-tokens, or raise --max-context"
-    )]
+    #[error("{} do not fit the context of {context}", counted(*prompt, *new))]
     Context {
         /// Tokens of the prompt.
         prompt: usize,
@@ -80,6 +96,29 @@ pub enum SessionError {
     /// Sequences wait, and nothing can run.
     #[error("no KV page is free, and no sequence can go on")]
     Pages,
+}
+
+/// "3 prompt tokens and 1 new one".
+fn counted(prompt: usize, new: usize) -> String {
+    let tokens = if prompt == 1 { "token" } else { "tokens" };
+    let ones = if new == 1 { "one" } else { "ones" };
+    format!("{prompt} prompt {tokens} and {new} new {ones}")
+}
+
+/// Checks that token ids are of a vocabulary.
+///
+/// # Errors
+/// [`SessionError::Token`] with the first that is not.
+pub fn check_tokens(tokens: &[u32], vocab: u64) -> Result<(), SessionError> {
+    match tokens.iter().find(|token| u64::from(**token) >= vocab) {
+        Some(token) => Err(SessionError::Token { token: *token, vocab }),
+        None => Ok(()),
+    }
+}
+
+/// Positions that a prompt and its new tokens take: the last new token is never read.
+pub fn positions(prompt: usize, new: usize) -> u64 {
+    prompt.saturating_add(new).saturating_sub(1) as u64
 }
 
 /// Names a sequence of a session.
@@ -180,20 +219,7 @@ impl<'e> Session<'e> {
     /// [`SessionError`] when the request can never run.
     pub fn submit(&mut self, request: Request) -> Result<SequenceId, SessionError> {
         let bounds = self.engine.bounds();
-        if request.prompt.is_empty() {
-            return Err(SessionError::EmptyPrompt);
-        }
-        if request.max_new_tokens == 0 {
-            return Err(SessionError::NoNewTokens);
-        }
-        if let Some(token) = request.prompt.iter().find(|token| u64::from(**token) >= bounds.vocab) {
-            return Err(SessionError::Token { token: *token, vocab: bounds.vocab });
-        }
-        let (prompt, new) = (request.prompt.len(), request.max_new_tokens);
-        if prompt.saturating_add(new) as u64 > bounds.max_context {
-            return Err(SessionError::Context { prompt, new, context: bounds.max_context });
-        }
-        request.sampling.check()?;
+        request.check(bounds.vocab, bounds.max_context)?;
         let id = SequenceId(self.next_id);
         self.next_id += 1;
         self.waiting.push_back((id, request));

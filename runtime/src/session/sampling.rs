@@ -31,7 +31,7 @@ pub struct SamplingError {
     /// The parameter.
     pub name: &'static str,
     /// Its value.
-    pub value: f64,
+    pub value: String,
     /// Its range.
     pub wanted: &'static str,
 }
@@ -42,15 +42,19 @@ impl Sampling {
     /// # Errors
     /// The first that is out of range.
     pub fn check(&self) -> Result<(), SamplingError> {
-        let check = |name, value: f32, good: bool, wanted| match good {
-            true => Ok(()),
-            false => Err(SamplingError { name, value: f64::from(value), wanted }),
-        };
+        fn check(
+            name: &'static str,
+            value: &dyn ToString,
+            good: bool,
+            wanted: &'static str,
+        ) -> Result<(), SamplingError> {
+            if good { Ok(()) } else { Err(SamplingError { name, value: value.to_string(), wanted }) }
+        }
         let t = self.temperature;
-        check("temperature", t, t.is_finite() && t >= 0.0, "finite and at least 0")?;
-        check("top-p", self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1")?;
-        check("min-p", self.min_p, (0.0..=1.0).contains(&self.min_p), "between 0 and 1")?;
-        check("top-k", self.top_k as f32, i32::try_from(self.top_k).is_ok(), "below 2147483648")
+        check("temperature", &t, t.is_finite() && t >= 0.0, "finite and at least 0")?;
+        check("top-p", &self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1")?;
+        check("min-p", &self.min_p, (0.0..=1.0).contains(&self.min_p), "between 0 and 1")?;
+        check("top-k", &self.top_k, i32::try_from(self.top_k).is_ok(), "below 2147483648")
     }
 
     /// The seed as the step contract wants it: low word, high word.

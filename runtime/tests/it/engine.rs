@@ -217,11 +217,16 @@ fn limits_weights_and_kernels_are_checked_before_anything_runs() {
     let (dir, _) = toy::directory();
     let artifact = toy::artifact();
     let seqs = EngineOptions { max_seqs: Some(4), ..options(dir.path()) };
-    assert!(message(&artifact, &seqs).contains("--max-seqs 4 is not in 1..=3, which artifact `toy.nemo`"));
+    assert!(
+        message(&artifact, &seqs).contains("--max-seqs is 4; artifact `toy.nemo` was compiled for 1 to 3")
+    );
     let context = EngineOptions { max_context: Some(257), ..options(dir.path()) };
-    assert!(message(&artifact, &context).contains("--max-context 257 is not in 1..=256"));
+    assert!(
+        message(&artifact, &context)
+            .contains("--max-context is 257; artifact `toy.nemo` was compiled for 1 to 256")
+    );
     let nowhere = options(Path::new("/nowhere"));
-    assert!(message(&artifact, &nowhere).contains("`/nowhere` has neither model.safetensors"));
+    assert!(message(&artifact, &nowhere).contains("there is no directory `/nowhere`"));
 
     let mut contents = toy::contents(&[("x86-64", &[])]);
     contents.targets[0].plan.kernels[0].symbol = "absent".to_owned();

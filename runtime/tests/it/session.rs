@@ -78,6 +78,17 @@ fn an_end_token_is_the_last() {
 }
 
 #[test]
+fn the_last_token_needs_no_room() {
+    let mut engine = engine();
+    let mut session = Session::new(&mut engine);
+    for (prompt, new) in [(200, 57), (256, 1), (1, 256)] {
+        let wanted = continued(&vec![1; prompt], new);
+        let (tokens, finish) = session.generate(Request::new(vec![1; prompt], new), |_| {}).unwrap();
+        assert_eq!((tokens, finish), (wanted, Finish::Length), "{prompt} and {new}");
+    }
+}
+
+#[test]
 fn requests_that_can_never_run_are_refused() {
     let mut engine = engine();
     let mut session = Session::new(&mut engine);
@@ -85,8 +96,10 @@ fn requests_that_can_never_run_are_refused() {
     assert_eq!(message(Request::new(vec![], 1)), "the prompt has no tokens");
     assert_eq!(message(Request::new(vec![1], 0)), "at least one new token must be asked for");
     assert_eq!(message(Request::new(vec![16], 1)), "the prompt's token 16 is not in the vocabulary of 16");
-    let long = message(Request::new(vec![1; 200], 57));
-    assert!(long.starts_with("200 prompt tokens and 57 new ones do not fit the context of 256"), "{long}");
+    let long = message(Request::new(vec![1; 200], 58));
+    assert_eq!(long, "200 prompt tokens and 58 new ones do not fit the context of 256");
+    let full = message(Request::new(vec![1; 257], 1));
+    assert_eq!(full, "257 prompt tokens and 1 new one do not fit the context of 256");
     let hot = Sampling { temperature: -1.0, ..Sampling::default() };
     let hot = message(Request { sampling: hot, ..Request::new(vec![1], 1) });
     assert_eq!(hot, "temperature is -1, but must be finite and at least 0");

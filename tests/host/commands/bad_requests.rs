@@ -15,11 +15,12 @@ fn room() -> Room {
 }
 
 /// After `nemort generate hybrid.nemo --weights hybrid`.
-const GENERATE: [&str; 19] = [
+const GENERATE: [&str; 20] = [
     "--raw --prompt ''",
     "--tokens 1,2,512",
     "--tokens 4294967295",
     "--prompt Hello --max-new-tokens 0",
+    "--prompt Hello --max-new-tokens 494",
     "--prompt Hello --max-new-tokens 600",
     "--prompt Hello --max-new-tokens 18446744073709551615",
     "--prompt Hello --max-context 0",
@@ -75,6 +76,7 @@ fn measurements_that_cannot_run() {
         "--new 1",
         "--prompt 18446744073709551615",
         "--new 18446744073709551615",
+        "--prompt 480 --new 34",
         "--seqs 0",
         "--seqs 3",
         "--seqs 18446744073709551615",
@@ -143,6 +145,7 @@ fn misused_options() {
         "nemort generate hybrid.nemo --weights hybrid --tokens one",
         "nemort generate hybrid.nemo --weights hybrid --tokens ''",
         "nemort generate hybrid.nemo --weights hybrid --tokens 4294967296",
+        "nemort generate hybrid.nemo --weights hybrid --raw --tokens 1",
         "nemort generate hybrid.nemo --weights hybrid --prompt Hello --threads 0",
         "nemort generate hybrid.nemo --weights hybrid --prompt Hello --threads 18446744073709551615",
         "nemort generate hybrid.nemo --weights hybrid --prompt Hello --max-new-tokens -1",

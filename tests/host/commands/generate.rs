@@ -157,10 +157,10 @@ fn limits_stop_where_they_say() {
 fn the_default_length_fills_the_context_and_no_more() {
     let room = room();
     let found = room.json(&format!("{GENERATE} --tokens 1,2,3 --ignore-eos --json"));
-    assert_eq!(found["tokens"].as_array().map(Vec::len), Some(512 - 3));
+    assert_eq!(found["tokens"].as_array().map(Vec::len), Some(512 - 3 + 1));
     let small = room.json(&format!("{GENERATE} --tokens 1,2,3 --ignore-eos --max-context 20 --json"));
-    assert_eq!(small["tokens"].as_array().map(Vec::len), Some(20 - 3));
-    let exact = room.json(&format!("{GENERATE} --tokens 1,2,3 --ignore-eos --max-new-tokens 509 --json"));
+    assert_eq!(small["tokens"].as_array().map(Vec::len), Some(20 - 3 + 1));
+    let exact = room.json(&format!("{GENERATE} --tokens 1,2,3 --ignore-eos --max-new-tokens 510 --json"));
     assert_eq!(found["tokens"], exact["tokens"]);
 }
 
