@@ -105,10 +105,15 @@ impl Text {
     pub fn open(directory: &Path, vocab: u64) -> Result<Self, TextError> {
         let file = directory.join("tokenizer.json");
         let bytes = std::fs::read(&file).map_err(|source| TextError::Read { file: file.clone(), source })?;
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| TextError::Malformed {
+        let mut tokenizer = Tokenizer::from_bytes(bytes).map_err(|error| TextError::Malformed {
             file: file.clone(),
             what: tokenizer_fault(&error.to_string()),
         })?;
+        // Files of the encoder kind ask for both; a prompt is neither cut nor filled up.
+        tokenizer.with_padding(None);
+        tokenizer
+            .with_truncation(None)
+            .map_err(|error| TextError::Malformed { file: file.clone(), what: error.to_string() })?;
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
         if u64::from(largest) >= vocab {
             return Err(TextError::Vocabulary { file, id: largest, vocab });
