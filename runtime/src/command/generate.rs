@@ -59,7 +59,7 @@ pub(super) struct GenerateArgs {
     /// 0 takes the most probable token.
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Only the K most probable tokens; 0 is off.
+    /// Only the K most probable tokens; 0 is off, as is a checkpoint that names no K.
     #[arg(long, value_name = "K", value_parser = top_k, allow_negative_numbers = true)]
     top_k: Option<u32>,
     /// Only the most probable tokens that together reach P; 1 is off.
@@ -110,6 +110,10 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     }
     let text = open_text(args, limits.vocab)?;
     let settings = GenerationSettings::open(&args.weights)?;
+    if !settings.ignored.is_empty() {
+        let keys = settings.ignored.join(", ");
+        output::warning(&format!("generation_config.json asks for {keys}, which nemort does not do"));
+    }
     let (prompt, thinking) = prompt(args, text.as_ref())?;
     let most = args.max_context.unwrap_or(compiled);
     // The last new token is never read, so it needs no room.

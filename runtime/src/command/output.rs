@@ -20,6 +20,12 @@ pub(super) fn json(document: &serde_json::Value) -> Result<(), CommandError> {
     line(&format!("{document:#}"))
 }
 
+/// A warning on standard error.
+pub(super) fn warning(text: &str) {
+    // Nobody is left to tell when this fails.
+    let _ = writeln!(std::io::stderr().lock(), "nemort: warning: {text}");
+}
+
 /// A note on standard error, for people only.
 pub(super) fn note(text: &str) {
     let mut err = std::io::stderr().lock();
