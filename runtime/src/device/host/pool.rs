@@ -180,7 +180,7 @@ impl Pool {
     /// in a small stack for whom the system has no thread with a larger one; [`Pool::try_run`] tells.
     pub fn run(&mut self, job: &(dyn Fn(Worker<'_>) + Sync)) {
         if let Err(error) = self.try_run(job) {
-            eprintln!("nemort: cannot start a thread with the stack that a job needs: {error}");
+            eprintln!("error: cannot start a thread with the stack that a job needs: {error}");
             std::process::abort();
         }
     }
