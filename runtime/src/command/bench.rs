@@ -204,7 +204,10 @@ fn repetition(engine: &mut Engine, args: &BenchArgs, meters: Meters) -> Result<S
     // Until every sequence has its first new token.
     let mut begun = BTreeSet::new();
     while begun.len() < args.seqs as usize {
-        begun.extend(session.advance()?.iter().map(|event| event.sequence));
+        for event in session.advance()? {
+            event.check().map_err(SessionError::from)?;
+            begun.insert(event.sequence);
+        }
     }
     let prefill = started.elapsed().as_secs_f64();
     let engine = session.engine_mut();
@@ -212,7 +215,10 @@ fn repetition(engine: &mut Engine, args: &BenchArgs, meters: Meters) -> Result<S
     let started = Instant::now();
     let mut decoded = 0_usize;
     while !session.is_idle() {
-        decoded += session.advance()?.len();
+        for event in session.advance()? {
+            event.check().map_err(SessionError::from)?;
+            decoded += 1;
+        }
     }
     let decode = started.elapsed().as_secs_f64();
     let bandwidth_after = meters.bandwidth(session.engine_mut());

@@ -1,5 +1,6 @@
 //! `nemort generate`.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -147,7 +148,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let mut first = None;
     let (tokens, finish) = Session::new(&mut engine).generate(request, |token| {
         first.get_or_insert_with(|| begun.elapsed());
-        printer.token(token);
+        printer.token(token)
     })?;
     let total = begun.elapsed();
     let prefill = first.unwrap_or(total);
@@ -252,7 +253,7 @@ struct Printer {
     filter: StopFilter,
     /// Token ids, where there is no text to print.
     ids: bool,
-    /// What went wrong first; after it nothing more is printed.
+    /// What went wrong; after it nothing more is printed.
     failed: Option<CommandError>,
 }
 
@@ -266,10 +267,8 @@ impl Printer {
         }
     }
 
-    fn token(&mut self, token: u32) {
-        if self.failed.is_some() {
-            return;
-        }
+    /// Breaks when it cannot be printed: nobody reads any more.
+    fn token(&mut self, token: u32) -> ControlFlow<()> {
         let printed = match &mut self.stream {
             Some(stream) => stream.push(token).map_err(CommandError::Text).and_then(|piece| {
                 let piece = self.filter.push(&piece);
@@ -279,6 +278,7 @@ impl Printer {
             None => Ok(()),
         };
         self.failed = printed.err();
+        if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn finish(mut self) -> Result<(), CommandError> {

@@ -1,6 +1,6 @@
 //! The inputs of one step, gathered from the sequences that take part.
 
-use super::Sequence;
+use super::sequence::Sequence;
 use crate::step::Step;
 
 /// Step inputs in buffers that are used again and again.
@@ -52,7 +52,7 @@ impl Batch {
     }
 
     /// Adds the next `count` tokens of a sequence; the last one is sampled after if it is the newest.
-    pub fn push(&mut self, sequence: &Sequence, count: usize) {
+    pub(super) fn push(&mut self, sequence: &Sequence, count: usize) {
         let cached = sequence.cached;
         let tokens = &sequence.tokens[cached..cached + count];
         // Ids were checked against the vocabulary, which is below 2^31.

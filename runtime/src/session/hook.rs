@@ -1,5 +1,6 @@
 //! Hooks: what watches a sequence grow and governs what comes next.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// What a hook may know when a token has been sampled.
@@ -24,6 +25,12 @@ pub enum Verdict {
 
 /// Sees each sampled token, which stands.
 pub trait Hook: Send {
+    /// Whether there is to be another step, asked before each: a long prompt is read in many. A break
+    /// ends the sequence for that reason.
+    fn before(&mut self) -> ControlFlow<String> {
+        ControlFlow::Continue(())
+    }
+
     /// What follows `token`.
     fn after(&mut self, token: u32, grown: Grown<'_>) -> Verdict;
 }
@@ -45,12 +52,23 @@ impl Deadline {
     }
 }
 
+impl Deadline {
+    fn has_passed(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() >= until)
+    }
+}
+
 impl Hook for Deadline {
-    fn after(&mut self, _token: u32, _grown: Grown<'_>) -> Verdict {
-        match self.until {
-            Some(until) if Instant::now() >= until => Verdict::Stop(Self::REASON.to_owned()),
-            _ => Verdict::Continue,
+    fn before(&mut self) -> ControlFlow<String> {
+        if self.has_passed() {
+            ControlFlow::Break(Self::REASON.to_owned())
+        } else {
+            ControlFlow::Continue(())
         }
+    }
+
+    fn after(&mut self, _token: u32, _grown: Grown<'_>) -> Verdict {
+        if self.has_passed() { Verdict::Stop(Self::REASON.to_owned()) } else { Verdict::Continue }
     }
 }
 
@@ -66,5 +84,7 @@ mod tests {
             Verdict::Stop("deadline".to_owned())
         );
         assert_eq!(Hook::after(&mut Deadline::after(Duration::MAX), 1, grown), Verdict::Continue);
+        assert_eq!(Deadline::after(Duration::ZERO).before(), ControlFlow::Break("deadline".to_owned()));
+        assert_eq!(Deadline::after(Duration::MAX).before(), ControlFlow::Continue(()));
     }
 }

@@ -7,13 +7,16 @@ mod batch;
 mod cache;
 mod hook;
 mod sampling;
+mod sequence;
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 
 use thiserror::Error;
 
 use self::batch::Batch;
-use self::cache::{Cache, Lease};
+use self::cache::Cache;
+use self::sequence::{Sequence, stopped_before};
 use crate::engine::Engine;
 use crate::step::StepError;
 
@@ -30,7 +33,7 @@ pub struct Request {
     pub sampling: Sampling,
     /// Tokens that end the sequence; they are part of it.
     pub end: Vec<u32>,
-    /// Asked in order after each token; the first that does not continue decides.
+    /// Asked in order before each step and after each token; the first that does not continue decides.
     pub hooks: Vec<Box<dyn Hook>>,
 }
 
@@ -96,6 +99,23 @@ pub enum SessionError {
     /// Sequences wait, and nothing can run.
     #[error("no KV page is free, and no sequence can go on")]
     Pages,
+    /// A request that runs alone, beside others.
+    #[error("the session has other sequences, whose tokens would be lost")]
+    Busy,
+    /// A step that gave a sequence no token.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+}
+
+/// Why a sequence got no token where it was to get one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SampleError {
+    /// A NaN among the logits.
+    #[error("the model's logits are not numbers: its weights are damaged, or are not those of the artifact")]
+    NotANumber,
+    /// Anything else that is not a token, which no correct artifact gives.
+    #[error("the artifact's program is wrong: it gave {0} as the next token")]
+    NoToken(i32),
 }
 
 /// "3 prompt tokens and 1 new one".
@@ -125,15 +145,28 @@ pub fn positions(prompt: usize, new: usize) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SequenceId(u64);
 
-/// A new token of a sequence.
+/// A new token of a sequence, or its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The sequence.
     pub sequence: SequenceId,
-    /// The token.
-    pub token: u32,
-    /// Why it was the last one, if it was.
+    /// The token; none where the sequence ended without a further one.
+    pub token: Option<u32>,
+    /// Why nothing follows, if nothing does.
     pub finish: Option<Finish>,
+}
+
+impl Event {
+    /// Whether all is well.
+    ///
+    /// # Errors
+    /// [`SampleError`] where the sequence ended because the model gave it no token.
+    pub fn check(&self) -> Result<(), SampleError> {
+        match self.finish {
+            Some(Finish::Failed(error)) => Err(error),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Why a sequence ended.
@@ -145,33 +178,23 @@ pub enum Finish {
     Length,
     /// A hook, with its reason.
     Hook(String),
+    /// Whoever asked wanted no more.
+    Caller,
+    /// The model gave no token.
+    Failed(SampleError),
 }
 
 impl Finish {
-    /// `eos`, `length`, or the hook's reason.
+    /// `eos`, `length`, `caller`, `failed`, or the hook's reason.
     pub fn name(&self) -> &str {
         match self {
             Self::EndOfText => "eos",
             Self::Length => "length",
             Self::Hook(reason) => reason,
+            Self::Caller => "caller",
+            Self::Failed(_) => "failed",
         }
     }
-}
-
-/// A sequence that has a slot.
-pub(crate) struct Sequence {
-    id: SequenceId,
-    /// The prompt, then the new tokens.
-    tokens: Vec<u32>,
-    prompt: usize,
-    /// Tokens that the engine's state has seen.
-    cached: usize,
-    lease: Lease,
-    forced: VecDeque<u32>,
-    max_new_tokens: usize,
-    sampling: Sampling,
-    end: Vec<u32>,
-    hooks: Vec<Box<dyn Hook>>,
 }
 
 /// Runs sequences on an engine.
@@ -188,11 +211,6 @@ pub struct Session<'e> {
 }
 
 impl<'e> Session<'e> {
-    /// The engine, to measure its device between steps.
-    pub fn engine_mut(&mut self) -> &mut Engine {
-        self.engine
-    }
-
     /// A session with every slot free.
     pub fn new(engine: &'e mut Engine) -> Self {
         let cache = Cache::new(&engine.bounds());
@@ -208,8 +226,8 @@ impl<'e> Session<'e> {
         }
     }
 
-    /// The engine.
-    pub fn engine(&mut self) -> &mut Engine {
+    /// The engine, to measure its device between steps.
+    pub fn engine_mut(&mut self) -> &mut Engine {
         self.engine
     }
 
@@ -231,56 +249,115 @@ impl<'e> Session<'e> {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// Ends a sequence without a further event; whether it was still there.
+    pub fn cancel(&mut self, id: SequenceId) -> bool {
+        let there = self.waiting.len() + self.running.len();
+        self.waiting.retain(|(waiting, _)| *waiting != id);
+        self.remove(id);
+        self.waiting.len() + self.running.len() < there
+    }
+
     /// Runs one step and gives the tokens that it sampled; none while prompts are being read.
+    ///
+    /// Where hooks stop sequences before the step, their ends are given, and the step is left to the next
+    /// call.
     ///
     /// # Errors
     /// [`SessionError`] when the engine refuses the step; the session's sequences are as before.
     pub fn advance(&mut self) -> Result<&[Event], SessionError> {
         self.events.clear();
+        self.stop_before();
+        if !self.events.is_empty() {
+            return Ok(&self.events);
+        }
         self.admit();
         self.gather()?;
         if self.parts.is_empty() {
             return Ok(&self.events);
         }
+        let vocab = self.engine.bounds().vocab;
         let output = self.engine.step(&self.batch.step())?;
         for ((index, count), next) in self.parts.iter().zip(output.next) {
             let sequence = &mut self.running[*index];
             sequence.cached += count;
             if sequence.cached == sequence.tokens.len() {
-                // Sampled ids are below the vocabulary; -1 would mean that no row wanted logits.
-                let token = u32::try_from(*next).unwrap_or(0);
-                let finish = sequence.grow(token);
+                let (token, finish) = sequence.take(*next, vocab);
                 self.events.push(Event { sequence: sequence.id, token, finish });
             }
         }
-        let Self { running, events, cache, .. } = self;
-        for event in events.iter().filter(|event| event.finish.is_some()) {
-            if let Some(at) = running.iter().position(|sequence| sequence.id == event.sequence) {
-                cache.give_back(running.remove(at).lease);
-            }
-        }
-        Ok(events)
+        self.remove_finished();
+        Ok(&self.events)
     }
 
-    /// Runs one request to its end; `each` sees its tokens as they come.
+    /// Runs one request to its end; `each` sees its tokens as they come, and may want no more.
     ///
     /// # Errors
-    /// As [`Session::submit`] and [`Session::advance`].
+    /// As [`Session::submit`] and [`Session::advance`]; [`SessionError::Busy`] where the session has other
+    /// sequences. The session is idle afterwards.
     pub fn generate(
         &mut self,
         request: Request,
-        mut each: impl FnMut(u32),
+        mut each: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<(Vec<u32>, Finish), SessionError> {
+        if !self.is_idle() {
+            return Err(SessionError::Busy);
+        }
         let id = self.submit(request)?;
         let mut tokens = Vec::new();
+        let finish = self.follow(|token| {
+            tokens.push(token);
+            each(token)
+        });
+        self.cancel(id);
+        Ok((tokens, finish?))
+    }
+
+    /// Runs the only sequence until it ends or `each` wants no more of it.
+    fn follow(&mut self, mut each: impl FnMut(u32) -> ControlFlow<()>) -> Result<Finish, SessionError> {
         loop {
-            for event in self.advance()?.iter().filter(|event| event.sequence == id) {
-                tokens.push(event.token);
-                each(event.token);
+            for event in self.advance()? {
+                event.check()?;
+                let flow = event.token.map_or(ControlFlow::Continue(()), &mut each);
                 if let Some(finish) = &event.finish {
-                    return Ok((tokens, finish.clone()));
+                    return Ok(finish.clone());
+                }
+                if flow.is_break() {
+                    return Ok(Finish::Caller);
                 }
             }
+        }
+    }
+
+    /// Ends the sequences whose hooks want no further step, whether or not they have begun.
+    fn stop_before(&mut self) {
+        let Self { waiting, running, events, .. } = self;
+        let mut stop = |sequence, hooks: &mut [Box<dyn Hook>]| {
+            let finish = stopped_before(hooks);
+            let stops = finish.is_some();
+            if stops {
+                events.push(Event { sequence, token: None, finish });
+            }
+            stops
+        };
+        for sequence in running {
+            stop(sequence.id, &mut sequence.hooks);
+        }
+        waiting.retain_mut(|(id, request)| !stop(*id, &mut request.hooks));
+        self.remove_finished();
+    }
+
+    /// Takes back the slots and pages of the sequences that have ended in this step.
+    fn remove_finished(&mut self) {
+        let ended = self.events.iter().filter(|event| event.finish.is_some());
+        for id in ended.map(|event| event.sequence).collect::<Vec<_>>() {
+            self.remove(id);
+        }
+    }
+
+    /// Takes back the slot and the pages of a sequence that has them.
+    fn remove(&mut self, id: SequenceId) {
+        if let Some(at) = self.running.iter().position(|sequence| sequence.id == id) {
+            self.cache.give_back(self.running.remove(at).lease);
         }
     }
 
@@ -289,21 +366,7 @@ impl<'e> Session<'e> {
         while self.running.len() < self.engine.bounds().seqs as usize && !self.waiting.is_empty() {
             let Some(lease) = self.cache.lease() else { return };
             let Some((id, request)) = self.waiting.pop_front() else { return };
-            let prompt = request.prompt.len();
-            let mut tokens = request.prompt;
-            tokens.reserve(request.max_new_tokens);
-            self.running.push(Sequence {
-                id,
-                tokens,
-                prompt,
-                cached: 0,
-                lease,
-                forced: VecDeque::new(),
-                max_new_tokens: request.max_new_tokens,
-                sampling: request.sampling,
-                end: request.end,
-                hooks: request.hooks,
-            });
+            self.running.push(Sequence::new(id, request, lease));
         }
     }
 
@@ -327,35 +390,5 @@ impl<'e> Session<'e> {
             }
         }
         if parts.is_empty() && !running.is_empty() { Err(SessionError::Pages) } else { Ok(()) }
-    }
-}
-
-impl Sequence {
-    /// Takes a sampled token; why it is the last one, if it is.
-    fn grow(&mut self, token: u32) -> Option<Finish> {
-        self.forced.pop_front();
-        self.tokens.push(token);
-        let generated = &self.tokens[self.prompt..];
-        let grown = Grown { prompt_tokens: self.prompt, generated };
-        let mut decided = None;
-        // Every hook sees every token, whatever another has decided.
-        for hook in &mut self.hooks {
-            match hook.after(token, grown) {
-                Verdict::Continue => {}
-                verdict => decided = decided.or(Some(verdict)),
-            }
-        }
-        match decided {
-            Some(Verdict::Stop(reason)) => return Some(Finish::Hook(reason)),
-            Some(Verdict::Force(tokens)) => self.forced = tokens.into(),
-            Some(Verdict::Continue) | None => {}
-        }
-        if self.end.contains(&token) {
-            Some(Finish::EndOfText)
-        } else if generated.len() >= self.max_new_tokens {
-            Some(Finish::Length)
-        } else {
-            None
-        }
     }
 }
