@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use check::{PlanFault, validate};
-pub use output::{check_writable, write_whole};
+pub use output::{check_writable, write_whole, write_whole_with};
 pub use read::{Artifact, Target};
 pub use write::{to_bytes, write};
 

@@ -1,7 +1,7 @@
 //! Files that are written whole or not at all.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -30,13 +30,37 @@ pub fn check_writable(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system says against it.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let Place::File(path) = place(path)? else { return fs::write(path, bytes) };
-    let (part, mut file) = temporary(&path)?;
-    let written = file.write_all(bytes).and_then(|()| match fs::metadata(&path) {
-        Ok(old) => file.set_permissions(old.permissions()),
-        Err(_) => Ok(()),
+    write_whole_with(path, |error| error, |file| file.write_all(bytes))
+}
+
+/// As [`write_whole`], for contents that come bit by bit: `fill` writes them, and `refused` says what an
+/// error of the file is to the caller.
+///
+/// # Errors
+/// Those of `fill`, and what the system says against the file.
+pub fn write_whole_with<E>(
+    path: &Path,
+    refused: impl Fn(io::Error) -> E,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let Place::File(path) = place(path).map_err(&refused)? else {
+        let mut file = BufWriter::new(
+            OpenOptions::new().write(true).create(true).truncate(true).open(path).map_err(&refused)?,
+        );
+        fill(&mut file)?;
+        return file.flush().map_err(refused);
+    };
+    let (part, file) = temporary(&path).map_err(&refused)?;
+    let mut file = BufWriter::new(file);
+    let written = fill(&mut file).and_then(|()| {
+        file.flush()
+            .and_then(|()| match fs::metadata(&path) {
+                Ok(old) => file.get_ref().set_permissions(old.permissions()),
+                Err(_) => Ok(()),
+            })
+            .and_then(|()| fs::rename(&part, &path))
+            .map_err(refused)
     });
-    let written = written.and_then(|()| fs::rename(&part, &path));
     if written.is_err() {
         // The first error is the one to tell of.
         let _ = fs::remove_file(&part);

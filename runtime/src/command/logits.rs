@@ -6,7 +6,7 @@ use clap::Args;
 use nemo_ir::artifact::{self, Artifact};
 use nemo_ir::plan::Phase;
 use nemo_ir::step::PAGE_TOKENS;
-use safetensors::tensor::TensorView;
+use serde_json::json;
 
 use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, token};
 use crate::device::Profiling;
@@ -51,24 +51,38 @@ pub(super) fn run(args: &LogitsArgs) -> Result<(), CommandError> {
     let shape = Shape { max_seqs: 1, max_context, profiling: Profiling::Off };
     let mut engine = load_engine(&artifact, &args.run, directory(&args.weights), shape)?;
     let phase = if args.decode { Phase::Decode } else { Phase::Prefill };
-    let logits = logits(&mut engine, &args.tokens, phase)?;
-    let shape = vec![count, limits.vocab as usize];
-    let view = TensorView::new(safetensors::Dtype::F32, shape, bytemuck::cast_slice(&logits))
-        .map_err(|error| write(std::io::Error::other(error)))?;
-    let bytes = safetensors::serialize([("logits", view)], None)
-        .map_err(|error| write(std::io::Error::other(error)))?;
-    artifact::write_whole(&args.output, &bytes).map_err(write)
+    artifact::write_whole_with(&args.output, write, |file| {
+        file.write_all(&header(count, limits.vocab)).map_err(write)?;
+        each_part(&mut engine, &args.tokens, phase, |logits| {
+            file.write_all(bytemuck::cast_slice(logits)).map_err(write)
+        })
+    })
 }
 
-/// Logits of every token of one sequence, from a fresh state.
-fn logits(engine: &mut Engine, tokens: &[u32], phase: Phase) -> Result<Vec<f32>, CommandError> {
+/// The beginning of a safetensors file with the one tensor `logits`, whose data follows: the rows of a long
+/// prompt are more than memory may hold.
+fn header(tokens: usize, vocab: u64) -> Vec<u8> {
+    let bytes = tokens as u64 * vocab * 4;
+    let entry = json!({ "logits": { "dtype": "F32", "shape": [tokens, vocab], "data_offsets": [0, bytes] } });
+    let mut text = entry.to_string();
+    // Data begins at a multiple of eight bytes, as the format advises.
+    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// Logits of every token of one sequence, from a fresh state, step by step.
+fn each_part(
+    engine: &mut Engine,
+    tokens: &[u32],
+    phase: Phase,
+    mut part_done: impl FnMut(&[f32]) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
     let bounds = engine.bounds();
     let chunk = match phase {
         Phase::Decode => 1,
         Phase::Prefill => bounds.tokens as usize,
     };
     let pages: Vec<i32> = (0..bounds.pages_per_seq as i32).collect();
-    let mut all = Vec::with_capacity(tokens.len() * bounds.vocab as usize);
     for (n, part) in tokens.chunks(chunk).enumerate() {
         let start = (n * chunk) as i32;
         let count = part.len() as i32;
@@ -93,7 +107,7 @@ fn logits(engine: &mut Engine, tokens: &[u32], phase: Phase) -> Result<Vec<f32>,
         let logits = output.logits.ok_or_else(|| {
             CommandError::Refused(format!("the {} program of this artifact keeps no logits", phase.name()))
         })?;
-        all.extend_from_slice(logits);
+        part_done(logits)?;
     }
-    Ok(all)
+    Ok(())
 }
