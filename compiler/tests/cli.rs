@@ -14,7 +14,7 @@ fn nemoc(dir: &Path, args: &[&str]) -> Output {
 }
 
 /// A directory with the tiny model in `tiny.toml`.
-fn workplace() -> TempDir {
+fn scratch() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("tiny.toml"), common::TINY).unwrap();
     dir
@@ -37,7 +37,7 @@ fn fails(dir: &Path, args: &[&str]) -> String {
 
 #[test]
 fn errors_are_one_sentence_and_exit_with_1() {
-    let dir = workplace();
+    let dir = scratch();
     fs::create_dir(dir.path().join("empty")).unwrap();
     fs::write(dir.path().join("text.nemo"), "text").unwrap();
     let tiny = |rest: &[&'static str]| [&["compile", "tiny.toml", "--target", "x86-64-v3"], rest].concat();
@@ -93,7 +93,7 @@ fn errors_are_one_sentence_and_exit_with_1() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let dir = workplace();
+    let dir = scratch();
     let cases: &[(&[&str], &str)] = &[
         (&["compile", "tiny.toml"], "--target"),
         (
@@ -115,7 +115,7 @@ fn wrong_usage_exits_with_2() {
 
 #[test]
 fn compile_then_inspect() {
-    let dir = workplace();
+    let dir = scratch();
     let args = [
         "compile",
         "tiny.toml",
@@ -153,7 +153,7 @@ fn compile_then_inspect() {
 
 #[test]
 fn quiet_says_nothing_and_files_repeat() {
-    let dir = workplace();
+    let dir = scratch();
     for out in ["a.nemo", "b.nemo"] {
         let output =
             nemoc(dir.path(), &["compile", "tiny.toml", "--target", "x86-64-v3", "--quiet", "-o", out]);
@@ -164,7 +164,7 @@ fn quiet_says_nothing_and_files_repeat() {
 
 #[test]
 fn check_shows_the_line_and_a_caret() {
-    let dir = workplace();
+    let dir = scratch();
     assert!(succeeds(dir.path(), &["check", "tiny.toml"]).contains("`tiny` is fine: 6 layers of 5 kinds"));
     fs::write(dir.path().join("bad.toml"), common::TINY.replace("kv_heads = 2", "kv_heads = 3")).unwrap();
     let message = fails(dir.path(), &["check", "bad.toml"]);
@@ -175,7 +175,7 @@ fn check_shows_the_line_and_a_caret() {
 
 #[test]
 fn a_checkpoint_directory_is_imported() {
-    let dir = workplace();
+    let dir = scratch();
     let config = r#"{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64,
         "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
         "vocab_size": 96, "rms_norm_eps": 1e-5, "max_position_embeddings": 128, "rope_theta": 10000.0,
@@ -194,7 +194,7 @@ fn a_checkpoint_directory_is_imported() {
 
 #[test]
 fn tables_and_their_json() {
-    let dir = workplace();
+    let dir = scratch();
     let models = succeeds(dir.path(), &["models"]);
     let nano = models.lines().find(|line| line.starts_with("nemotron-nano-9b-v2 ")).unwrap();
     let cells = ["8888227328", "16.56", "16.00 KiB", "136.90 MiB"];

@@ -183,7 +183,7 @@ impl Weights {
                 let (placed, bytes) = lay_out(sizes);
                 crate::device::host::memory::check_available("random weights", bytes, "")?;
                 let mut own = Region::new(bytes)?;
-                random::fill(&mut own, weights, &placed, *seed, threads);
+                random::fill(&mut own, weights, &placed, *seed, (threads, progress));
                 Ok(Self { shards: Vec::new(), own, placed: placed.into_iter().map(Placed::Own).collect() })
             }
         }

@@ -7,6 +7,7 @@ use std::io::IsTerminal;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::device::host::memory;
+use crate::device::human_bytes;
 
 /// Bytes brought in between two looks at the bar.
 const CHUNK: usize = 64 << 20;
@@ -23,15 +24,21 @@ pub enum Progress {
     Silent,
 }
 
-/// Reads ranges of mapped files into memory; skipped when they do not fit, for then every page read
-/// would push another out.
+/// Reads ranges of mapped files into memory. Where they do not fit they stay on disk, for every page read
+/// would push another out; whoever watches the progress is told.
 pub(super) fn populate<'a>(ranges: impl Iterator<Item = &'a [u8]>, progress: Progress) {
     let ranges: Vec<_> = ranges.collect();
     let total: u64 = ranges.iter().map(|range| range.len() as u64).sum();
-    if memory::available().is_some_and(|available| total > available) {
+    if let Some(available) = memory::available().filter(|available| total > *available) {
+        if progress == Progress::Bar {
+            let (total, available) = (human_bytes(total), human_bytes(available));
+            eprintln!(
+                "note: {total} of weights and {available} of free memory: each step will read from disk"
+            );
+        }
         return;
     }
-    let bar = bar(total, progress);
+    let bar = bar("loading", total, progress);
     for range in &ranges {
         // The whole range first, so that the disk reads ahead of the touching.
         advise(range, libc::MADV_WILLNEED);
@@ -45,13 +52,15 @@ pub(super) fn populate<'a>(ranges: impl Iterator<Item = &'a [u8]>, progress: Pro
     bar.finish_and_clear();
 }
 
-fn bar(total: u64, progress: Progress) -> ProgressBar {
+/// A bar over bytes, where there is somebody to see it.
+pub(super) fn bar(verb: &'static str, total: u64, progress: Progress) -> ProgressBar {
     if progress == Progress::Silent || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
-    match ProgressStyle::with_template("loading {bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec}") {
-        Ok(style) => bar.with_style(style),
+    let template = "{msg} {bar:40} {bytes}/{total_bytes} {binary_bytes_per_sec}";
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style).with_message(verb),
         Err(_) => bar,
     }
 }

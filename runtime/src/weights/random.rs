@@ -7,6 +7,7 @@ use nemo_ir::plan::Weight;
 use nemo_ir::types::Dtype;
 
 use super::dtype;
+use super::populate::{Progress, bar};
 use crate::device::host::memory::Region;
 
 /// Bytes that a thread fills at a time; a multiple of every element.
@@ -21,8 +22,15 @@ enum Law {
     Constant(f32),
 }
 
-/// Fills every weight.
-pub(super) fn fill(own: &mut Region, weights: &[Weight], ranges: &[Range<usize>], seed: u64, threads: u32) {
+/// Fills every weight, with a progress bar.
+pub(super) fn fill(
+    own: &mut Region,
+    weights: &[Weight],
+    ranges: &[Range<usize>],
+    seed: u64,
+    (threads, progress): (u32, Progress),
+) {
+    let bar = bar("making weights", ranges.iter().map(|range| range.len() as u64).sum(), progress);
     let mut pieces = Vec::new();
     let mut rest = own.bytes_mut();
     let mut at = 0;
@@ -43,13 +51,15 @@ pub(super) fn fill(own: &mut Region, weights: &[Weight], ranges: &[Range<usize>]
     }
     std::thread::scope(|scope| {
         for share in shares {
-            scope.spawn(move || {
+            scope.spawn(|| {
                 for (piece, law, dtype, seed) in share {
                     fill_piece(piece, law, dtype, seed);
+                    bar.inc(piece.len() as u64);
                 }
             });
         }
     });
+    bar.finish_and_clear();
 }
 
 /// The law of a tensor, by the last words of its usual name and its shape.
@@ -134,7 +144,7 @@ mod tests {
         ];
         let (ranges, bytes) = super::super::lay_out([64 * 256 * 2, 256, 256].into_iter());
         let mut own = Region::new(bytes).unwrap();
-        fill(&mut own, &weights, &ranges, 1, 3);
+        fill(&mut own, &weights, &ranges, 1, (3, Progress::Silent));
         let matrix: Vec<f32> = own.bytes()[ranges[0].clone()]
             .as_chunks()
             .0
