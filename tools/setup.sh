@@ -27,8 +27,6 @@ fi
 
 missing=()
 [ -x /usr/bin/llvm-config-22 ] && [ -e /usr/lib/llvm-22/lib/libLLVM.so ] || missing+=(llvm-22-dev)
-# llvm-config names these two among the libraries of every link.
-[ -e /usr/lib/x86_64-linux-gnu/libzstd.so ] || missing+=(libzstd-dev)
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 if [ ${#missing[@]} -gt 0 ]; then
     install_packages "${missing[@]}"
