@@ -9,6 +9,10 @@ use crate::types::{Dim, Dtype, Symbol, Type, UnknownWord};
 /// Tokens in one KV page.
 pub const PAGE_TOKENS: u64 = 64;
 
+/// Tokens in one tile of the chunked scan. A prompt that is cut between steps only at multiples of it has
+/// the same tiles, and so the same bits, however it is cut.
+pub const TILE_TOKENS: u64 = 64;
+
 /// What `next` holds for a sequence none of whose rows wants logits.
 pub const NO_TOKEN: i32 = -1;
 

@@ -17,9 +17,6 @@ use nemo_ir::types::{Dtype, Symbol, Type};
 use nemo_models::Model;
 use thiserror::Error;
 
-/// Tokens per tile of the chunked scan on hosts: the products inside a tile then stay in the caches.
-const SCAN_TILE: u64 = 64;
-
 /// What a model leaves open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LowerOptions {

@@ -3,11 +3,12 @@
 use nemo_ir::graph::{BuildError, Value};
 use nemo_ir::ops::Attr;
 use nemo_ir::plan::Phase;
+use nemo_ir::step::TILE_TOKENS;
 use nemo_ir::types::{Dtype, Symbol, Type};
 use nemo_models::Mamba2;
 
 use super::block::Lowering;
-use super::{SCAN_TILE, vector};
+use super::vector;
 
 pub(super) fn lower(lowering: &mut Lowering, mamba: &Mamba2, x: Value) -> Result<Value, BuildError> {
     let context = lowering.context;
@@ -71,7 +72,7 @@ fn scan(lowering: &mut Lowering, mamba: &Mamba2, [x, dt, b, c]: [Value; 4]) -> R
         Phase::Decode => ("ssd_recurrent", vec![mamba.heads.into(), mamba.groups.into(), Dtype::F32.into()]),
         Phase::Prefill => (
             "ssd_chunked",
-            vec![mamba.heads.into(), mamba.groups.into(), SCAN_TILE.into(), Dtype::F32.into()],
+            vec![mamba.heads.into(), mamba.groups.into(), TILE_TOKENS.into(), Dtype::F32.into()],
         ),
     };
     Ok(lowering.builder.results(name, &operands, attrs)?[0])

@@ -12,6 +12,7 @@ mod sequence;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
+use nemo_ir::step::TILE_TOKENS;
 use thiserror::Error;
 
 use self::batch::Batch;
@@ -379,7 +380,7 @@ impl<'e> Session<'e> {
         for decoding in [true, false] {
             for (index, sequence) in running.iter_mut().enumerate() {
                 let left = sequence.tokens.len() - sequence.cached;
-                let count = left.min(most - batch.tokens());
+                let count = part(left, most - batch.tokens(), most);
                 if (left == 1) != decoding || count == 0 {
                     continue;
                 }
@@ -390,5 +391,31 @@ impl<'e> Session<'e> {
             }
         }
         if parts.is_empty() && !running.is_empty() { Err(SessionError::Pages) } else { Ok(()) }
+    }
+}
+
+/// How many of a sequence's `left` tokens a step takes that has `room` for so many of its `most`.
+///
+/// A part that is not the last ends at a tile of the scan, so that neighbours, which decide the room, do not
+/// decide the bits. Where steps are shorter than a tile, a prompt waits for a whole step.
+fn part(left: usize, room: usize, most: usize) -> usize {
+    if left <= room {
+        return left;
+    }
+    let tile = (TILE_TOKENS as usize).min(most);
+    room / tile * tile
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part;
+
+    #[test]
+    fn parts_end_at_tiles() {
+        assert_eq!(part(10, 512, 512), 10);
+        assert_eq!(part(600, 512, 512), 512);
+        assert_eq!(part(600, 509, 512), 448);
+        assert_eq!(part(600, 60, 512), 0);
+        assert_eq!((part(600, 32, 32), part(600, 31, 32)), (32, 0));
     }
 }

@@ -6,15 +6,15 @@
 //!   S'   = e^{l_last} S  +  sum_s e^{l_last - l_s} dt_s x_s b_s^T.
 //! The products c_t . b_s belong to a group of heads and are computed once for it. A sequence with a
 //! single row in the step takes the recurrent form, so that a token decoded beside somebody's prefill
-//! gets the bits that it would get alone; so does one that keeps no state, which would have nowhere to
-//! put it between chunks.
+//! gets the bits that it would get alone; so does a last chunk of one row, which another step might have
+//! brought by itself, and a sequence that keeps no state, which would have nowhere to put it between chunks.
 
 use inkwell::{FloatPredicate, IntPredicate};
 use nemo_ir::types::Dtype;
 
 use super::gemm::accumulate;
 use super::heads::{Head, Shape, pieces};
-use super::recurrent::rows_of_head;
+use super::recurrent::{rows_of_head, token};
 use crate::host::{Any, Emit, Int, Lanes, Ptr, Sequence};
 use crate::target::Level;
 
@@ -88,7 +88,21 @@ pub(super) fn ssd_chunked(e: &Emit<'_, '_>) -> Result<(), String> {
             || {
                 e.step_by(sequence.start, sequence.end, size, |first| {
                     let rows = e.min(e.sub(sequence.end, first), e.int(size));
-                    chunk(e, shape, &scratch, sequence, Chunk { first, rows, size }, (from, to));
+                    e.choose(
+                        e.cmp(IntPredicate::EQ, rows, e.int(1)),
+                        || {
+                            // Never a sequence's first chunk: its state is in place.
+                            e.each(from, to, |index| {
+                                let head = Head::load(e, index);
+                                token(e, shape, head, head.written_state(e, shape, sequence), first);
+                            });
+                            Vec::new()
+                        },
+                        || {
+                            chunk(e, shape, &scratch, sequence, Chunk { first, rows, size }, (from, to));
+                            Vec::new()
+                        },
+                    );
                 });
                 Vec::new()
             },

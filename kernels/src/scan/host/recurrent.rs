@@ -34,7 +34,8 @@ pub(super) fn rows_of_head<'c>(
     e.each(sequence.start, sequence.end, |row| token(e, shape, head, state, row));
 }
 
-fn token<'c>(e: &Emit<'c, '_>, shape: Shape, head: Head<'c>, state: Ptr<'c>, row: Int<'c>) {
+/// One row through one head.
+pub(super) fn token<'c>(e: &Emit<'c, '_>, shape: Shape, head: Head<'c>, state: Ptr<'c>, row: Int<'c>) {
     let group = e.div(head.index, e.int(shape.heads_per_group()));
     let (b, c) = (e.operand("b"), e.operand("c"));
     let step = head.step_size(e, row);
