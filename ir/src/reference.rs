@@ -12,7 +12,8 @@ table, `S` state slots and `N` KV pages of the engine; other letters and words a
 f16. `rows` is whatever symbol the first operand has. The result of an op is rounded once, to the attribute `dtype`
 where there is one. Step inputs are not written in the text form;
 `seq_start` has one element more than its type says. An op that writes state consumes one state value
-and gives the next, whose name has a prime here.
+and gives the next, whose name has a prime here. A fused op gives what the ops that it is made of give, each
+intermediate rounded to the dtype named there.
 ";
 
 /// The text of `docs/ops.md`.
@@ -65,6 +66,9 @@ fn entry(text: &mut String, op: Op) {
     }
     for (name, shape) in op.results {
         line(text, &format!("| `{name}` | result | {shape} |"));
+    }
+    if !op.recipe.is_empty() {
+        line(text, &format!("\nMade of:\n\n```text\n{}\n```", op.recipe));
     }
 }
 

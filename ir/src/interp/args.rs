@@ -8,6 +8,7 @@ use super::step::StepError;
 use super::tensor::Tensor;
 use crate::ops::{Attr, Op};
 use crate::step::PAGE_TOKENS;
+use crate::types::Type;
 use crate::verify::VerifyError;
 
 /// The reference semantics of one op: results in the table's order.
@@ -102,8 +103,9 @@ pub enum EvalError {
 pub struct EvalArgs<'a> {
     op: Op,
     /// One entry per operand of the table; `None` where an optional weight is absent.
-    operands: Vec<Option<&'a Tensor>>,
+    operands: Vec<Option<(&'a Tensor, &'a Type)>>,
     attrs: &'a [Attr],
+    numerics: Numerics,
 }
 
 /// A real matrix by rows.
@@ -159,13 +161,40 @@ impl CachedSequence<'_> {
 
 impl<'a> EvalArgs<'a> {
     /// Operands must already fit the op; `operands` has an entry for each operand of the table.
-    pub(super) fn new(op: Op, operands: Vec<Option<&'a Tensor>>, attrs: &'a [Attr]) -> Self {
-        Self { op, operands, attrs }
+    pub(crate) fn new(
+        op: Op,
+        operands: Vec<Option<(&'a Tensor, &'a Type)>>,
+        attrs: &'a [Attr],
+        numerics: Numerics,
+    ) -> Self {
+        Self { op, operands, attrs, numerics }
+    }
+
+    pub(crate) fn op(&self) -> Op {
+        self.op
+    }
+
+    pub(crate) fn attrs(&self) -> &'a [Attr] {
+        self.attrs
+    }
+
+    pub(crate) fn numerics(&self) -> Numerics {
+        self.numerics
+    }
+
+    /// An operand and its type, by its index in the table.
+    pub(crate) fn by_index(&self, index: usize) -> Option<(&'a Tensor, &'a Type)> {
+        self.operands[index]
+    }
+
+    /// The type of an operand, by its index in the table.
+    pub(crate) fn ty_by_index(&self, index: usize) -> Option<&'a Type> {
+        self.operands[index].map(|(_, ty)| ty)
     }
 
     pub(super) fn optional(&self, name: &str) -> Option<&'a Tensor> {
         let index = self.op.operands.iter().position(|operand| operand.name == name);
-        index.and_then(|index| self.operands[index])
+        index.and_then(|index| self.operands[index]).map(|(tensor, _)| tensor)
     }
 
     pub(super) fn tensor(&self, name: &str) -> &'a Tensor {

@@ -104,11 +104,12 @@ fn eval_op(
 ) -> Result<Vec<Tensor>, EvalError> {
     let Node::Op { op, attrs, results } = &block.graph[node] else { return Ok(Vec::new()) };
     let given = block.operands(node);
+    let types: Vec<Type> = given.iter().map(|value| block.ty(*value)).collect();
     let mut operands = vec![None; op.operands.len()];
-    for (value, place) in given.iter().zip(op.places(given.len()).unwrap_or_default()) {
-        operands[place] = Some(&values[value.node.index()][value.result]);
+    for ((value, ty), place) in given.iter().zip(&types).zip(op.places(given.len()).unwrap_or_default()) {
+        operands[place] = Some((&values[value.node.index()][value.result], ty));
     }
-    let tensors = (op.eval)(&EvalArgs::new(op, operands, attrs))?;
+    let tensors = (op.eval)(&EvalArgs::new(op, operands, attrs, numerics))?;
     let rounded = tensors.into_iter().zip(results).map(|(tensor, ty)| match numerics {
         Numerics::F64 => tensor,
         Numerics::F32 => tensor.rounded(Dtype::F32),

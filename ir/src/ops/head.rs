@@ -1,6 +1,6 @@
 //! Where a step begins and ends: embedding, row selection, sampling.
 
-use super::{DTYPE, Effect, Family, OpSpec, step, value, weight};
+use super::{DTYPE, Effect, Family, Fused, OpSpec, dtype, float, fused, int, step, value, weight};
 use crate::interp;
 use crate::step::StepInput;
 use crate::types::{Dim, Dtype, Symbol, Type};
@@ -19,6 +19,7 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(args.dtype(), [Symbol::T.into(), hidden.into()])])
         },
         eval: interp::head::embed,
+        recipe: "",
     },
     OpSpec {
         name: "gather_rows",
@@ -33,6 +34,7 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(args.ty("x").dtype, [Symbol::L.into(), width.into()])])
         },
         eval: interp::head::gather_rows,
+        recipe: "",
     },
     OpSpec {
         name: "sample",
@@ -61,5 +63,38 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(Dtype::I32, [Symbol::R.into()])])
         },
         eval: interp::head::sample,
+        recipe: "",
     },
+    fused(&Fused {
+        name: "gather_rms_norm",
+        family: Family::Head,
+        meaning: "RMSNorm of the rows that want logits",
+        operands: &[
+            value("x", "float[T, W]"),
+            weight("weight", "f32[W] or f32[group]"),
+            step(StepInput::Rows),
+        ],
+        attrs: &[float("eps"), int("group"), DTYPE],
+        results: &[("y", "dtype[L, W]")],
+        effect: Effect::Pure,
+        recipe: "g = gather_rows(x)\n\
+                 y = rms_norm(g, weight) {eps, group, dtype}",
+    }),
+    fused(&Fused {
+        name: "gather_norm_linear",
+        family: Family::Head,
+        meaning: "the product of the normed rows that want logits",
+        operands: &[
+            value("x", "float[T, K]"),
+            weight("norm", "f32[K]"),
+            weight("weight", "float[N, K]"),
+            step(StepInput::Rows),
+        ],
+        attrs: &[float("eps"), int("group"), dtype("normed"), DTYPE],
+        results: &[("y", "dtype[L, N]")],
+        effect: Effect::Pure,
+        recipe: "g = gather_rows(x)\n\
+                 n = rms_norm(g, norm) {eps, group, normed}\n\
+                 y = linear(n, weight) {dtype}",
+    }),
 ];

@@ -1,6 +1,6 @@
 //! Products with weights, residual addition, and views of a product's columns.
 
-use super::{DTYPE, Effect, Family, OpSpec, int, value, weight};
+use super::{DTYPE, Effect, Family, Fused, OpSpec, dtype, float, fused, int, value, weight};
 use crate::interp;
 use crate::types::{Dim, Type};
 
@@ -24,6 +24,7 @@ pub(super) static OPS: &[OpSpec] = &[
             }
         },
         eval: interp::linear::linear,
+        recipe: "",
     },
     OpSpec {
         name: "add",
@@ -39,6 +40,7 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(args.dtype(), [rows, Dim::Const(width)])])
         },
         eval: interp::linear::add,
+        recipe: "",
     },
     OpSpec {
         name: "slice",
@@ -56,5 +58,99 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(args.ty("x").dtype, [rows, Dim::Const(taken)])])
         },
         eval: interp::linear::slice,
+        recipe: "",
     },
+    fused(&Fused {
+        name: "linear_add",
+        family: Family::Linear,
+        meaning: "a product, added to the residual stream",
+        operands: &[
+            value("x", "float[rows, K]"),
+            weight("weight", "float[N, K]"),
+            value("residual", "float[rows, N]"),
+        ],
+        attrs: &[dtype("product"), DTYPE],
+        results: &[("y", "dtype[rows, N]")],
+        effect: Effect::Pure,
+        recipe: "p = linear(x, weight) {product}\n\
+                 y = add(residual, p) {dtype}",
+    }),
+    fused(&Fused {
+        name: "norm_linear",
+        family: Family::Linear,
+        meaning: "the product of a normed x, which each consumer norms for itself",
+        operands: &[value("x", "float[rows, K]"), weight("norm", "f32[K]"), weight("weight", "float[N, K]")],
+        attrs: &[float("eps"), int("group"), dtype("normed"), DTYPE],
+        results: &[("y", "dtype[rows, N]")],
+        effect: Effect::Pure,
+        recipe: "n = rms_norm(x, norm) {eps, group, normed}\n\
+                 y = linear(n, weight) {dtype}",
+    }),
+    fused(&Fused {
+        name: "gated_norm_linear_add",
+        family: Family::Linear,
+        meaning: "the product of a gated and normed x, added to the residual stream",
+        operands: &[
+            value("x", "float[rows, K]"),
+            value("gate", "float[rows, K]"),
+            weight("norm", "f32[K]"),
+            weight("weight", "float[N, K]"),
+            value("residual", "float[rows, N]"),
+        ],
+        attrs: &[float("eps"), int("group"), dtype("normed"), dtype("product"), DTYPE],
+        results: &[("y", "dtype[rows, N]")],
+        effect: Effect::Pure,
+        recipe: "n = gated_rms_norm(x, gate, norm) {eps, group, normed}\n\
+                 p = linear(n, weight) {product}\n\
+                 y = add(residual, p) {dtype}",
+    }),
+    fused(&Fused {
+        name: "linear_triple",
+        family: Family::Linear,
+        meaning: "three products with the same x",
+        operands: &[
+            value("x", "float[rows, K]"),
+            weight("a", "float[N0, K]"),
+            weight("b", "float[N1, K]"),
+            weight("c", "float[N2, K]"),
+        ],
+        attrs: &[DTYPE],
+        results: &[("ya", "dtype[rows, N0]"), ("yb", "dtype[rows, N1]"), ("yc", "dtype[rows, N2]")],
+        effect: Effect::Pure,
+        recipe: "ya = linear(x, a) {dtype}\n\
+                 yb = linear(x, b) {dtype}\n\
+                 yc = linear(x, c) {dtype}",
+    }),
+    fused(&Fused {
+        name: "norm_linear_triple",
+        family: Family::Linear,
+        meaning: "three products with the same normed x",
+        operands: &[
+            value("x", "float[rows, K]"),
+            weight("norm", "f32[K]"),
+            weight("a", "float[N0, K]"),
+            weight("b", "float[N1, K]"),
+            weight("c", "float[N2, K]"),
+        ],
+        attrs: &[float("eps"), int("group"), dtype("normed"), DTYPE],
+        results: &[("ya", "dtype[rows, N0]"), ("yb", "dtype[rows, N1]"), ("yc", "dtype[rows, N2]")],
+        effect: Effect::Pure,
+        recipe: "n = rms_norm(x, norm) {eps, group, normed}\n\
+                 ya = linear(n, a) {dtype}\n\
+                 yb = linear(n, b) {dtype}\n\
+                 yc = linear(n, c) {dtype}",
+    }),
+    fused(&Fused {
+        name: "linear_split",
+        family: Family::Linear,
+        meaning: "a product whose columns leave as three values, each where its consumer wants it",
+        operands: &[value("x", "float[rows, K]"), weight("weight", "float[N, K]")],
+        attrs: &[int("left"), int("middle"), int("right"), DTYPE],
+        results: &[("l", "dtype[rows, left]"), ("m", "dtype[rows, middle]"), ("r", "dtype[rows, right]")],
+        effect: Effect::Pure,
+        recipe: "p = linear(x, weight) {dtype}\n\
+                 l = slice(p) {0, left}\n\
+                 m = slice(p) {left, middle}\n\
+                 r = slice(p) {left+middle, right}",
+    }),
 ];

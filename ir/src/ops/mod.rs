@@ -8,6 +8,7 @@ mod ffn;
 mod head;
 mod linear;
 mod norm;
+mod recipe;
 mod scan;
 mod typing;
 
@@ -16,6 +17,7 @@ use std::fmt;
 use crate::step::StepInput;
 use crate::types::{Dtype, Type};
 
+pub use recipe::{AttrSource, Recipe, Source, Step};
 pub use typing::{OpArgs, TypeError};
 
 /// The folder of kernels and the file of rules that an op belongs to.
@@ -185,6 +187,8 @@ pub struct OpSpec {
     pub infer: fn(&OpArgs<'_>) -> Result<Vec<Type>, TypeError>,
     /// Reference semantics.
     pub eval: crate::interp::Eval,
+    /// What a fused op is made of, as [`Recipe`] reads it; empty for an op that is not fused.
+    pub recipe: &'static str,
 }
 
 impl OpSpec {
@@ -261,4 +265,43 @@ const fn float(name: &'static str) -> AttrSpec {
     AttrSpec { name, kind: AttrKind::Float }
 }
 
-const DTYPE: AttrSpec = AttrSpec { name: "dtype", kind: AttrKind::Dtype };
+const fn dtype(name: &'static str) -> AttrSpec {
+    AttrSpec { name, kind: AttrKind::Dtype }
+}
+
+const fn optional_weight(name: &'static str, shape: &'static str) -> Operand {
+    Operand { name, kind: OperandKind::OptionalWeight, shape }
+}
+
+const fn table_of(name: &'static str, shape: &'static str) -> Operand {
+    Operand { name, kind: OperandKind::Table, shape }
+}
+
+const DTYPE: AttrSpec = dtype("dtype");
+
+/// What the entry of a fused op says itself; types and semantics follow from the recipe.
+struct Fused {
+    name: &'static str,
+    family: Family,
+    meaning: &'static str,
+    operands: &'static [Operand],
+    attrs: &'static [AttrSpec],
+    results: &'static [(&'static str, &'static str)],
+    effect: Effect,
+    recipe: &'static str,
+}
+
+const fn fused(entry: &Fused) -> OpSpec {
+    OpSpec {
+        name: entry.name,
+        family: entry.family,
+        meaning: entry.meaning,
+        operands: entry.operands,
+        attrs: entry.attrs,
+        results: entry.results,
+        effect: entry.effect,
+        infer: recipe::infer,
+        eval: recipe::eval,
+        recipe: entry.recipe,
+    }
+}

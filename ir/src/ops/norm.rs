@@ -1,6 +1,8 @@
 //! RMSNorm (Zhang & Sennrich, 2019) and the gated, grouped form of Mamba-2 (Dao & Gu, 2024).
 
-use super::{DTYPE, Effect, Family, OpArgs, OpSpec, TypeError, float, int, value, weight};
+use super::{
+    DTYPE, Effect, Family, Fused, OpArgs, OpSpec, TypeError, dtype, float, fused, int, value, weight,
+};
 use crate::interp;
 use crate::types::{Dim, Dtype, Type};
 
@@ -24,6 +26,7 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(args.dtype(), [rows, Dim::Const(width)])])
         },
         eval: interp::norm::rms_norm,
+        recipe: "",
     },
     OpSpec {
         name: "gated_rms_norm",
@@ -45,7 +48,23 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(args.dtype(), [rows, Dim::Const(width)])])
         },
         eval: interp::norm::gated_rms_norm,
+        recipe: "",
     },
+    fused(&Fused {
+        name: "add_rms_norm",
+        family: Family::Norm,
+        meaning: "the residual sum of a and b, and its RMSNorm",
+        operands: &[
+            value("a", "float[rows, W]"),
+            value("b", "float[rows, W]"),
+            weight("weight", "f32[W] or f32[group]"),
+        ],
+        attrs: &[float("eps"), int("group"), dtype("sum"), DTYPE],
+        results: &[("s", "sum[rows, W]"), ("y", "dtype[rows, W]")],
+        effect: Effect::Pure,
+        recipe: "s = add(a, b) {sum}\n\
+                 y = rms_norm(s, weight) {eps, group, dtype}",
+    }),
 ];
 
 fn check_group(args: &OpArgs<'_>, width: u64) -> Result<u64, TypeError> {

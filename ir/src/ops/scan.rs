@@ -2,8 +2,8 @@
 //! state-space scan in its recurrent and its chunked (SSD) form.
 
 use super::{
-    DTYPE, Effect, Family, OpArgs, OpSpec, Operand, OperandKind, TypeError, float, int, state, step, value,
-    weight,
+    DTYPE, Effect, Family, Fused, OpArgs, OpSpec, Operand, OperandKind, TypeError, dtype, float, fused, int,
+    optional_weight, state, step, value, weight,
 };
 use crate::interp;
 use crate::step::StepInput;
@@ -54,6 +54,7 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(args.dtype(), [rows, channels.into()]), args.ty("conv").clone()])
         },
         eval: interp::scan::causal_conv1d,
+        recipe: "",
     },
     OpSpec {
         name: "dt_softplus",
@@ -71,6 +72,7 @@ pub(super) static OPS: &[OpSpec] = &[
             Ok(vec![Type::new(Dtype::F32, [rows, heads.into()])])
         },
         eval: interp::scan::dt_softplus,
+        recipe: "",
     },
     OpSpec {
         name: "ssd_recurrent",
@@ -83,6 +85,7 @@ pub(super) static OPS: &[OpSpec] = &[
         effect: Effect::WritesState,
         infer: infer_scan,
         eval: interp::scan::ssd_recurrent,
+        recipe: "",
     },
     OpSpec {
         name: "ssd_chunked",
@@ -98,7 +101,225 @@ pub(super) static OPS: &[OpSpec] = &[
             infer_scan(args)
         },
         eval: interp::scan::ssd_chunked,
+        recipe: "",
     },
+    fused(&Fused {
+        name: "ssd_recurrent_dt",
+        family: Family::Scan,
+        meaning: "the recurrent scan, with the step sizes computed on the way",
+        operands: &[
+            value("x", "float[T, heads * head_dim]"),
+            value("dt", "float[T, heads]"),
+            weight("bias", "f32[heads]"),
+            value("b", "float[T, groups * state]"),
+            value("c", "float[T, groups * state]"),
+            weight("a_log", "f32[heads]"),
+            weight("d", "f32[heads]"),
+            state("ssm", "f32[S, heads, state, head_dim]"),
+            step(StepInput::SeqStart),
+            step(StepInput::SlotIn),
+            step(StepInput::SlotOut),
+        ],
+        attrs: &[float("min"), float("max"), int("heads"), int("groups"), DTYPE],
+        results: &[("y", "dtype[T, heads * head_dim]"), ("ssm'", "the state")],
+        effect: Effect::WritesState,
+        recipe: "s = dt_softplus(dt, bias) {min, max}\n\
+                 y, ssm' = ssd_recurrent(x, s, b, c, a_log, d, ssm) {heads, groups, dtype}",
+    }),
+    fused(&Fused {
+        name: "ssd_chunked_dt",
+        family: Family::Scan,
+        meaning: "the chunked scan, with the step sizes computed on the way",
+        operands: &[
+            value("x", "float[T, heads * head_dim]"),
+            value("dt", "float[T, heads]"),
+            weight("bias", "f32[heads]"),
+            value("b", "float[T, groups * state]"),
+            value("c", "float[T, groups * state]"),
+            weight("a_log", "f32[heads]"),
+            weight("d", "f32[heads]"),
+            state("ssm", "f32[S, heads, state, head_dim]"),
+            step(StepInput::SeqStart),
+            step(StepInput::SlotIn),
+            step(StepInput::SlotOut),
+        ],
+        attrs: &[float("min"), float("max"), int("heads"), int("groups"), int("chunk"), DTYPE],
+        results: &[("y", "dtype[T, heads * head_dim]"), ("ssm'", "the state")],
+        effect: Effect::WritesState,
+        recipe: "s = dt_softplus(dt, bias) {min, max}\n\
+                 y, ssm' = ssd_chunked(x, s, b, c, a_log, d, ssm) {heads, groups, chunk, dtype}",
+    }),
+    fused(&Fused {
+        name: "ssd_recurrent_packed",
+        family: Family::Scan,
+        meaning: "the recurrent scan of x, b and c as they lie side by side",
+        operands: &[
+            value("xbc", "float[T, inner + 2 * shared]"),
+            value("dt", "float[T, heads]"),
+            weight("bias", "f32[heads]"),
+            weight("a_log", "f32[heads]"),
+            weight("d", "f32[heads]"),
+            state("ssm", "f32[S, heads, state, head_dim]"),
+            step(StepInput::SeqStart),
+            step(StepInput::SlotIn),
+            step(StepInput::SlotOut),
+        ],
+        attrs: &[int("inner"), int("shared"), float("min"), float("max"), int("heads"), int("groups"), DTYPE],
+        results: &[("y", "dtype[T, heads * head_dim]"), ("ssm'", "the state")],
+        effect: Effect::WritesState,
+        recipe: "x = slice(xbc) {0, inner}\n\
+                 b = slice(xbc) {inner, shared}\n\
+                 c = slice(xbc) {inner+shared, shared}\n\
+                 s = dt_softplus(dt, bias) {min, max}\n\
+                 y, ssm' = ssd_recurrent(x, s, b, c, a_log, d, ssm) {heads, groups, dtype}",
+    }),
+    fused(&Fused {
+        name: "conv_ssd",
+        family: Family::Scan,
+        meaning: "convolution, SiLU, step sizes, state update and skip in one",
+        operands: &[
+            value("xbc", "float[T, inner + 2 * shared]"),
+            weight("conv_weight", "f32[inner + 2 * shared, K]"),
+            optional_weight("conv_bias", "f32[inner + 2 * shared]"),
+            state("conv", "float[S, K-1, inner + 2 * shared]"),
+            value("dt", "float[T, heads]"),
+            weight("bias", "f32[heads]"),
+            weight("a_log", "f32[heads]"),
+            weight("d", "f32[heads]"),
+            state("ssm", "f32[S, heads, state, head_dim]"),
+            step(StepInput::SeqStart),
+            step(StepInput::SlotIn),
+            step(StepInput::SlotOut),
+        ],
+        attrs: &[
+            dtype("convolved"),
+            int("inner"),
+            int("shared"),
+            float("min"),
+            float("max"),
+            int("heads"),
+            int("groups"),
+            DTYPE,
+        ],
+        results: &[("y", "dtype[T, inner]"), ("conv'", "the state"), ("ssm'", "the state")],
+        effect: Effect::WritesState,
+        recipe: "m, conv' = causal_conv1d(xbc, conv_weight, conv_bias, conv) {convolved}\n\
+                 x = slice(m) {0, inner}\n\
+                 b = slice(m) {inner, shared}\n\
+                 c = slice(m) {inner+shared, shared}\n\
+                 s = dt_softplus(dt, bias) {min, max}\n\
+                 y, ssm' = ssd_recurrent(x, s, b, c, a_log, d, ssm) {heads, groups, dtype}",
+    }),
+    fused(&Fused {
+        name: "conv_ssd_norm",
+        family: Family::Scan,
+        meaning: "convolution, SiLU, step sizes, state update, skip, gate and group norm in one",
+        operands: &[
+            value("xbc", "float[T, inner + 2 * shared]"),
+            weight("conv_weight", "f32[inner + 2 * shared, K]"),
+            optional_weight("conv_bias", "f32[inner + 2 * shared]"),
+            state("conv", "float[S, K-1, inner + 2 * shared]"),
+            value("dt", "float[T, heads]"),
+            weight("bias", "f32[heads]"),
+            weight("a_log", "f32[heads]"),
+            weight("d", "f32[heads]"),
+            state("ssm", "f32[S, heads, state, head_dim]"),
+            value("gate", "float[T, inner]"),
+            weight("norm", "f32[inner]"),
+            step(StepInput::SeqStart),
+            step(StepInput::SlotIn),
+            step(StepInput::SlotOut),
+        ],
+        attrs: &[
+            dtype("convolved"),
+            int("inner"),
+            int("shared"),
+            float("min"),
+            float("max"),
+            int("heads"),
+            int("groups"),
+            dtype("scanned"),
+            float("eps"),
+            int("group"),
+            DTYPE,
+        ],
+        results: &[("y", "dtype[T, inner]"), ("conv'", "the state"), ("ssm'", "the state")],
+        effect: Effect::WritesState,
+        recipe: "m, conv' = causal_conv1d(xbc, conv_weight, conv_bias, conv) {convolved}\n\
+                 x = slice(m) {0, inner}\n\
+                 b = slice(m) {inner, shared}\n\
+                 c = slice(m) {inner+shared, shared}\n\
+                 s = dt_softplus(dt, bias) {min, max}\n\
+                 t, ssm' = ssd_recurrent(x, s, b, c, a_log, d, ssm) {heads, groups, scanned}\n\
+                 y = gated_rms_norm(t, gate, norm) {eps, group, dtype}",
+    }),
+    fused(&Fused {
+        name: "linear_conv",
+        family: Family::Scan,
+        meaning: "the input projection with the convolution of its middle columns: one token a sequence",
+        operands: &[
+            value("x", "float[T, K]"),
+            weight("weight", "float[N, K]"),
+            weight("conv_weight", "f32[middle, K]"),
+            optional_weight("conv_bias", "f32[middle]"),
+            state("conv", "float[S, K-1, middle]"),
+            step(StepInput::SeqStart),
+            step(StepInput::SlotIn),
+            step(StepInput::SlotOut),
+        ],
+        attrs: &[int("left"), int("middle"), int("right"), dtype("product"), dtype("convolved")],
+        results: &[
+            ("l", "product[T, left]"),
+            ("y", "convolved[T, middle]"),
+            ("r", "product[T, right]"),
+            ("conv'", "the state"),
+        ],
+        effect: Effect::WritesState,
+        recipe: "p = linear(x, weight) {product}\n\
+                 l = slice(p) {0, left}\n\
+                 m = slice(p) {left, middle}\n\
+                 r = slice(p) {left+middle, right}\n\
+                 y, conv' = causal_conv1d(m, conv_weight, conv_bias, conv) {convolved}",
+    }),
+    fused(&Fused {
+        name: "norm_linear_conv",
+        family: Family::Scan,
+        meaning: "the input projection of a normed x, with the convolution of its middle columns: one token a sequence",
+        operands: &[
+            value("x", "float[T, K]"),
+            weight("norm", "f32[K]"),
+            weight("weight", "float[N, K]"),
+            weight("conv_weight", "f32[middle, K]"),
+            optional_weight("conv_bias", "f32[middle]"),
+            state("conv", "float[S, K-1, middle]"),
+            step(StepInput::SeqStart),
+            step(StepInput::SlotIn),
+            step(StepInput::SlotOut),
+        ],
+        attrs: &[
+            float("eps"),
+            int("group"),
+            dtype("normed"),
+            int("left"),
+            int("middle"),
+            int("right"),
+            dtype("product"),
+            dtype("convolved"),
+        ],
+        results: &[
+            ("l", "product[T, left]"),
+            ("y", "convolved[T, middle]"),
+            ("r", "product[T, right]"),
+            ("conv'", "the state"),
+        ],
+        effect: Effect::WritesState,
+        recipe: "n = rms_norm(x, norm) {eps, group, normed}\n\
+                 p = linear(n, weight) {product}\n\
+                 l = slice(p) {0, left}\n\
+                 m = slice(p) {left, middle}\n\
+                 r = slice(p) {left+middle, right}\n\
+                 y, conv' = causal_conv1d(m, conv_weight, conv_bias, conv) {convolved}",
+    }),
 ];
 
 fn infer_scan(args: &OpArgs<'_>) -> Result<Vec<Type>, TypeError> {

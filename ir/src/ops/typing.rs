@@ -83,6 +83,21 @@ impl<'a> OpArgs<'a> {
         Ok(Self { op, operands, attrs })
     }
 
+    /// The op.
+    pub(super) fn op(&self) -> Op {
+        self.op
+    }
+
+    /// Its attributes, in the table's order.
+    pub(super) fn attrs(&self) -> &'a [Attr] {
+        self.attrs
+    }
+
+    /// The type of an operand by its index in the table; `None` where it is optional and absent.
+    pub(super) fn by_index(&self, index: usize) -> Option<&'a Type> {
+        self.operands[index]
+    }
+
     /// The type of operand `name`.
     ///
     /// # Panics
