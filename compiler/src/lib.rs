@@ -4,6 +4,7 @@
 //! model or reads its weights.
 
 mod compile;
+pub mod device;
 pub mod lower;
 mod package;
 pub mod plan;
