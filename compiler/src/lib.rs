@@ -4,10 +4,12 @@
 //! model or reads its weights.
 
 mod compile;
+pub mod cost;
 pub mod device;
 pub mod lower;
 mod package;
 pub mod plan;
+pub mod saturate;
 
 pub use compile::{
     CompileError, CompileOptions, Compiled, CompiledTarget, MAX_CHUNK, MAX_SEQS, Progress, Stage, compile,

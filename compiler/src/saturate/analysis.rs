@@ -66,15 +66,33 @@ impl Data {
 /// The e-graph of a block.
 pub type Graph = EGraph<Term, Facts>;
 
-/// A law that fired: what it matched, and the term that it made.
-#[derive(Debug, Clone)]
+/// A law that fired: what it matched, and what it made.
+#[derive(Debug, Clone, PartialEq)]
 pub struct Firing {
     /// Index of the law in the table.
     pub law: usize,
     /// The ops that its left side matched.
-    pub matched: Vec<Term>,
+    pub matched: Vec<Signature>,
     /// The op that its right side made.
-    pub made: Term,
+    pub made: Signature,
+}
+
+/// An op with its attributes: what is left of a term when the graph around it has changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signature {
+    /// Its name in the table.
+    pub op: &'static str,
+    /// Its attributes, in the table's order.
+    pub attrs: Vec<Attr>,
+}
+
+impl Signature {
+    /// Of a term; `None` where it is no op.
+    pub fn of<'a>(term: &Term, data: impl Fn(Id) -> &'a Data) -> Option<Self> {
+        let op = term.op()?;
+        let attrs = term.children[written(op)..].iter().filter_map(|child| data(*child).attr());
+        Some(Self { op: op.name, attrs: attrs.collect() })
+    }
 }
 
 /// What the analysis needs to know of the block, and what it remembers.

@@ -6,10 +6,10 @@ use std::fmt;
 use egg::{Applier, Id, MultiPattern, Rewrite, Runner, SearchMatches, SimpleScheduler, StopReason, Subst, Symbol, Var};
 use nemo_ir::plan::Phase;
 
-use super::analysis::{Data, Facts, Firing, Graph, data_of};
+use super::analysis::{Data, Facts, Firing, Graph, Signature, data_of};
 use super::law::{Binding, Class, Parsed, instantiate};
 use super::laws;
-use super::term::{Head, Term, Terms};
+use super::term::{Term, Terms};
 
 /// Most nodes of one block's e-graph. The largest shipped block ends below a thousand; a block that reaches the
 /// limit keeps what was found up to there.
@@ -53,7 +53,7 @@ pub fn saturate(terms: &Terms, phase: Phase, most: Class) -> Saturated {
         .map(|(index, parsed)| rewrite(index, parsed, phase))
         .collect();
     // No law is held back, and the limits are counts: the same block gives the same graph on every machine.
-    let runner = Runner::new(Facts::default())
+    let runner = Runner::<Term, Facts, ()>::new(Facts::default())
         .with_egraph(graph)
         .with_iter_limit(MAX_ROUNDS)
         .with_node_limit(MAX_NODES)
@@ -134,22 +134,19 @@ impl Apply {
         let mut matched = Vec::new();
         for (_, pattern) in &self.parsed.left {
             instantiate(pattern, &vars, |term| {
-                let id = graph.lookup(term.clone())?;
-                if matches!(term.head, Head::Op(_)) {
-                    matched.push(term);
-                }
-                Some(id)
+                matched.extend(Signature::of(&term, |id| &graph[id].data));
+                graph.lookup(term)
             })?;
         }
         let mut changed = Vec::new();
         for (var, pattern) in &self.parsed.right {
-            let mut made = None;
+            let (mut made, before) = (None, graph.total_size());
             let id = instantiate(pattern, &vars, |term| {
                 if data_of(&graph.analysis.leaves, &term, |id| &graph[id].data) == Data::Ill {
                     return None;
                 }
-                if matches!(term.head, Head::Op(_)) && graph.lookup(term.clone()).is_none() {
-                    made = Some(term.clone());
+                if graph.lookup(term.clone()).is_none() {
+                    made = made.take().or_else(|| Signature::of(&term, |id| &graph[id].data));
                 }
                 Some(graph.add(term))
             })?;
@@ -166,7 +163,8 @@ impl Apply {
                         changed.push(id);
                     }
                 }
-                None => changed.push(id),
+                None if graph.total_size() > before => changed.push(id),
+                None => {}
             }
         }
         Some(changed)

@@ -1,0 +1,121 @@
+//! What a kernel costs: a static roofline, from its op, its types and the facts of a device.
+//!
+//! `seconds = max(streaming, arithmetic) + a tenth of the lesser + prologue + launch`, each rate lowered where the kernel
+//! has fewer shares than the device has units, and infinite where what a share keeps at hand does not fit. No clock is
+//! read, so the same model compiles to the same bytes.
+
+mod work;
+
+use nemo_ir::ops::{Attr, Op};
+use nemo_ir::plan::Phase;
+use nemo_ir::types::{Symbol, Type};
+use serde::{Deserialize, Serialize};
+
+use crate::device::{Device, Kind};
+
+pub use work::Work;
+
+/// Tokens that a sequence is taken to have cached already.
+pub const CONTEXT: u64 = 1024;
+
+/// The step that a program is optimised for.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// The device.
+    pub device: &'a Device,
+    /// The phase.
+    pub phase: Phase,
+    /// T: tokens in the step.
+    pub tokens: u64,
+    /// R: sequences in the step.
+    pub seqs: u64,
+}
+
+impl Situation<'_> {
+    /// The value of a symbol; the units of state are counted by their readers.
+    pub fn extent(&self, symbol: Symbol) -> u64 {
+        match symbol {
+            Symbol::T => self.tokens,
+            // In decode every row wants logits, in prefill the last of each sequence.
+            Symbol::R | Symbol::L => self.seqs,
+            Symbol::P | Symbol::S | Symbol::N => 1,
+        }
+    }
+}
+
+/// Share of the lesser of streaming and arithmetic that the greater does not hide: loads wait for addresses, sums for
+/// their last terms.
+const SERIAL: f64 = 0.1;
+
+/// A kernel's predicted cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Bytes that move between memory and the kernel: weights, states, activations, each once.
+    pub bytes: u64,
+    /// Floating-point operations, repeated work included.
+    pub flops: u64,
+    /// Seconds, launch included; infinite where the kernel cannot be had.
+    pub seconds: f64,
+}
+
+impl Cost {
+    /// A kernel that cannot be had.
+    pub const IMPOSSIBLE: Self = Self { bytes: 0, flops: 0, seconds: f64::INFINITY };
+
+    /// What is no kernel: a view, a leaf, a projection.
+    pub const NOTHING: Self = Self { bytes: 0, flops: 0, seconds: 0.0 };
+}
+
+/// Predicts one kernel. `operands` has an entry per operand of the table, `None` where an optional weight is absent
+/// or a step input stands.
+pub fn kernel(
+    op: Op,
+    operands: &[Option<&Type>],
+    attrs: &[Attr],
+    results: &[Type],
+    at: &Situation<'_>,
+) -> Cost {
+    if op.name == "slice" {
+        return Cost::NOTHING;
+    }
+    let Some(work) = Work::of(op, operands, attrs, results, at) else { return Cost::IMPOSSIBLE };
+    if work.work_space > at.device.work_space_bytes {
+        return Cost::IMPOSSIBLE;
+    }
+    Cost { bytes: work.memory_bytes + work.activation_bytes, flops: work.flops(), seconds: seconds(&work, at.device) }
+}
+
+fn seconds(work: &Work, device: &Device) -> f64 {
+    let giga = |rate: f64| rate * 1e9;
+    let units = device.units as f64;
+    // A kernel with fewer shares than units leaves the rest idle; one that has a few more waits for the last ones.
+    let fill = |shares: f64| {
+        let shares = shares.max(1.0);
+        let rounds = (shares / units).ceil();
+        (shares / (rounds * units)).max(1.0 / units)
+    };
+    let filled = fill(work.shares);
+    // One unit of a CPU draws most of the bandwidth that all draw together; a GPU's does not.
+    let memory_fill = match device.kind {
+        Kind::Gpu => filled,
+        Kind::Cpu => filled.max(0.6),
+    };
+    let memory = giga(device.bandwidth_gb_s) * device.efficiency.memory * memory_fill;
+    let cache = giga(device.cache_bandwidth_gb_s) * filled;
+    // Activations are found in the cache by the next kernel, as far as half of it goes.
+    let from_cache = work.activation_bytes.min(device.cache_bytes / 2);
+    let from_memory = work.memory_bytes + (work.activation_bytes - from_cache);
+    let streaming = from_memory as f64 / memory + from_cache as f64 / cache;
+    let peak = |bf16: bool| if bf16 { device.products_gflop_s.bf16 } else { device.products_gflop_s.f32 };
+    let products = work.products_bf16 / (giga(peak(true)) * device.efficiency.products)
+        + work.products_f32 / (giga(peak(false)) * device.efficiency.products)
+        + work.scan / (giga(peak(false)) * device.efficiency.scan)
+        + work.attention / (giga(peak(false)) * device.efficiency.attention);
+    let vector = giga(device.vector_gflop_s) * device.efficiency.elementwise;
+    let elementwise = work.elementwise / vector;
+    // What every share repeats is repeated by all units at once, each at its own speed and ahead of the rest.
+    let repeated = work.prologue_flops / (vector / units)
+        + work.prologue_bytes as f64 * units.min(work.shares.max(1.0)) / giga(device.cache_bandwidth_gb_s);
+    let arithmetic = (products + elementwise) / filled;
+    streaming.max(arithmetic) + SERIAL * streaming.min(arithmetic) + repeated + device.launch_us * 1e-6
+}
