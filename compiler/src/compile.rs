@@ -1,4 +1,4 @@
-//! The pipeline: lower, plan, check, generate code, package.
+//! The pipeline: lower, fuse, plan, check, generate code, package.
 
 use nemo_ir::artifact::{self, ArtifactError, Contents};
 use nemo_ir::graph::Program;
@@ -6,14 +6,17 @@ use nemo_ir::plan::Phase;
 use nemo_ir::types::Dtype;
 use nemo_ir::verify::verify_program;
 use nemo_kernels::host::{self, HostError, Listings, Object};
-use nemo_kernels::target::HostTarget;
+use nemo_kernels::target::{Target, TargetError};
 use nemo_models::Model;
 use thiserror::Error;
 
+use crate::device::Device;
+use crate::fuse::{self, Explanation, FuseError};
 use crate::lower::{self, LowerError, LowerOptions};
 use crate::package;
 use crate::plan::check::{CheckError, check};
 use crate::plan::{self, PlanError, PlanOptions, Planned, RangedProgram};
+use crate::saturate;
 
 /// Most sequences in one step.
 pub const MAX_SEQS: u64 = 256;
@@ -25,7 +28,7 @@ pub const MAX_CHUNK: u64 = 8192;
 #[derive(Debug, Clone)]
 pub struct CompileOptions {
     /// Targets of the artifact; one that is named twice counts once.
-    pub targets: Vec<HostTarget>,
+    pub targets: Vec<Target>,
     /// Dtype of the values between kernels; `None` for the model's own.
     pub activations: Option<Dtype>,
     /// Sequences in one step, 1 to [`MAX_SEQS`].
@@ -34,19 +37,25 @@ pub struct CompileOptions {
     pub max_context: Option<u64>,
     /// Tokens in one prefill step, `max_seqs` to [`MAX_CHUNK`].
     pub chunk: u64,
+    /// How blocks are fused.
+    pub fusion: saturate::Options,
+    /// The device whose facts decide, for the targets that it runs; the built-in one of each target unless given.
+    pub device: Option<Device>,
     /// Texts to keep beside the machine code.
     pub listings: Listings,
 }
 
 impl CompileOptions {
     /// The defaults: 8 sequences, chunks of 512 tokens, everything else as the model says.
-    pub fn new(targets: Vec<HostTarget>) -> Self {
+    pub fn new<T: Into<Target>>(targets: Vec<T>) -> Self {
         Self {
-            targets,
+            targets: targets.into_iter().map(Into::into).collect(),
             activations: None,
             max_seqs: 8,
             max_context: None,
             chunk: 512,
+            fusion: saturate::Options::default(),
+            device: None,
             listings: Listings::default(),
         }
     }
@@ -67,8 +76,11 @@ impl Compiled {
     /// The artifact; equal inputs give equal bytes.
     ///
     /// # Errors
-    /// [`CompileError::Artifact`].
+    /// [`CompileError::Artifact`]; [`CompileError::Target`] where a target has no kernels to put into it.
     pub fn to_bytes(&self) -> Result<Vec<u8>, CompileError> {
+        if let Some(target) = self.targets.iter().find(|target| target.object.is_none()) {
+            return Err(TargetError::NoGenerators { name: target.target.to_string() }.into());
+        }
         Ok(artifact::to_bytes(&self.contents)?)
     }
 }
@@ -77,13 +89,15 @@ impl Compiled {
 #[derive(Debug, Clone)]
 pub struct CompiledTarget {
     /// The target.
-    pub target: HostTarget,
+    pub target: Target,
     /// The graphs that were planned, each with its range of tokens.
     pub programs: Vec<RangedProgram>,
     /// Plan and kernel specs.
     pub planned: Planned,
-    /// Machine code, and its texts where asked for.
-    pub object: Object,
+    /// What fusion bought.
+    pub explanation: Explanation,
+    /// Machine code, and its texts where asked for; none for a target without kernel generators.
+    pub object: Option<Object>,
 }
 
 /// Why a model was not compiled.
@@ -102,9 +116,25 @@ pub enum CompileError {
     /// Nothing to compile for.
     #[error("no target was named; `host` is this machine")]
     NoTarget,
+    /// A target that cannot be had.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// A device for none of the targets.
+    #[error("device `{device}` runs target {runs}, and the targets are {targets}")]
+    Device {
+        /// Its name.
+        device: String,
+        /// What it runs.
+        runs: String,
+        /// What was asked for.
+        targets: String,
+    },
     /// A block that no op takes.
     #[error(transparent)]
     Lower(#[from] LowerError),
+    /// Blocks that cannot be fused: a mistake in the compiler.
+    #[error("fusion failed, which is a mistake in nemoc: {0}")]
+    Fuse(#[from] FuseError),
     /// A graph that breaks the rules of the IR: a mistake in the compiler.
     #[error("the {phase} graph of model `{model}` is wrong, which is a mistake in nemoc: {what}")]
     Graph {
@@ -134,7 +164,7 @@ pub enum CompileError {
 pub enum Stage {
     /// Model to graph.
     Lower,
-    /// Graph to plan, for one target.
+    /// Graph to fused graphs and their plan, for one target.
     Plan {
         /// Name of the target.
         target: String,
@@ -174,33 +204,73 @@ pub fn compile(
         })?;
         programs.push(program);
     }
+    check_device(options)?;
     let mut targets: Vec<CompiledTarget> = Vec::new();
     for target in &options.targets {
         if targets.iter().all(|other| other.target != *target) {
-            targets.push(compile_target(model, &programs, target, sizes, options.listings, progress)?);
+            targets.push(compile_target(model, &programs, target, sizes, options, progress)?);
         }
     }
-    let contents = package::contents(model, activations, &targets);
+    let contents = package::contents(model, activations, &targets)?;
     Ok(Compiled { programs, targets, contents })
+}
+
+/// The facts that decide for a target.
+fn device(target: &Target, options: &CompileOptions) -> Result<Device, CompileError> {
+    let name = target.to_string();
+    if let Some(device) = options.device.as_ref().filter(|device| runs(device, &name)) {
+        return Ok(device.clone());
+    }
+    Device::for_target(&name).ok_or(CompileError::Target(TargetError::Unknown { name }))
+}
+
+/// Whether a device runs a target: the level of a CPU target is its name without features.
+fn runs(device: &Device, target: &str) -> bool {
+    target.split('+').next() == Some(device.target.as_str())
+}
+
+/// A device that was named decides for some target.
+fn check_device(options: &CompileOptions) -> Result<(), CompileError> {
+    let Some(device) = &options.device else { return Ok(()) };
+    let names: Vec<String> = options.targets.iter().map(Target::to_string).collect();
+    if names.iter().any(|name| runs(device, name)) {
+        return Ok(());
+    }
+    let (device, runs) = (device.name.clone(), device.target.clone());
+    Err(CompileError::Device { device, runs, targets: names.join(", ") })
 }
 
 fn compile_target(
     model: &Model,
     programs: &[Program],
-    target: &HostTarget,
+    target: &Target,
     sizes: PlanOptions,
-    listings: Listings,
+    options: &CompileOptions,
     progress: Progress<'_>,
 ) -> Result<CompiledTarget, CompileError> {
     let name = target.to_string();
     progress(&Stage::Plan { target: name.clone() });
-    let programs: Vec<_> =
-        programs.iter().map(|program| RangedProgram::whole(program.clone(), sizes)).collect();
+    let device = device(target, options)?;
+    let (programs, reports): (Vec<_>, Vec<_>) =
+        fuse::fuse(programs, &device, sizes, options.fusion)?.into_iter().unzip();
     let planned = plan::plan(model, &programs, &name, sizes)?;
     check(&programs, &planned)?;
-    progress(&Stage::Codegen { target: name, kernels: planned.kernels.len() });
-    let object = host::compile(target, &planned.kernels, listings)?;
-    Ok(CompiledTarget { target: target.clone(), programs, planned, object })
+    let object = match target {
+        Target::Host(host) => {
+            progress(&Stage::Codegen { target: name.clone(), kernels: planned.kernels.len() });
+            Some(host::compile(host, &planned.kernels, options.listings)?)
+        }
+        Target::Gpu(_) => None,
+    };
+    let explanation = Explanation {
+        model: model.name.clone(),
+        target: name,
+        device: device.name,
+        rules: options.fusion.rules,
+        numerics: options.fusion.numerics,
+        programs: reports,
+    };
+    Ok(CompiledTarget { target: target.clone(), programs, planned, explanation, object })
 }
 
 fn sizes(model: &Model, options: &CompileOptions) -> Result<PlanOptions, CompileError> {

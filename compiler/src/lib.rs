@@ -6,6 +6,7 @@
 mod compile;
 pub mod cost;
 pub mod device;
+pub mod fuse;
 pub mod lower;
 mod package;
 pub mod plan;

@@ -83,7 +83,8 @@ pub enum TargetError {
     },
     /// A GPU, for which no kernels can be generated.
     #[error(
-        "target `{name}` has no kernel generators in this version; the CPU targets are x86-64-v3, x86-64-v4 and host"
+        "target `{name}` has no kernel generators in this version, but --emit graph,fused,plan=DIR without -o shows its \
+         plan; the CPU targets are x86-64-v3, x86-64-v4 and host"
     )]
     NoGenerators {
         /// The name as written.
@@ -108,7 +109,63 @@ pub enum TargetError {
 }
 
 /// GPU targets that are known by name.
-pub const GPU_NAMES: [&str; 2] = ["sm_86", "sm_90"];
+pub const GPU_NAMES: [&str; 2] = [Sm::Sm86.name(), Sm::Sm90.name()];
+
+/// A compilation target.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// A CPU.
+    Host(HostTarget),
+    /// An NVIDIA GPU.
+    Gpu(Sm),
+}
+
+/// A compute capability that graphs are fused and planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Sm {
+    /// A10G and other Ampere cards of compute capability 8.6.
+    Sm86,
+    /// H100 and H200.
+    Sm90,
+}
+
+impl Sm {
+    /// The name that NVIDIA gives it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sm86 => "sm_86",
+            Self::Sm90 => "sm_90",
+        }
+    }
+}
+
+impl Target {
+    /// Reads a target name; `host` becomes what this machine has.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn parse(name: &str) -> Result<Self, TargetError> {
+        match [Sm::Sm86, Sm::Sm90].into_iter().find(|sm| sm.name() == name) {
+            Some(sm) => Ok(Self::Gpu(sm)),
+            None => HostTarget::parse(name).map(Self::Host),
+        }
+    }
+}
+
+impl From<HostTarget> for Target {
+    fn from(target: HostTarget) -> Self {
+        Self::Host(target)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(target) => write!(f, "{target}"),
+            Self::Gpu(sm) => f.write_str(sm.name()),
+        }
+    }
+}
 
 impl HostTarget {
     /// Reads a target name; `host` becomes what this machine has.

@@ -7,7 +7,10 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use nemo_ir::types::Dtype;
 use nemo_kernels::host::Listings;
-use nemo_kernels::target::HostTarget;
+use nemo_kernels::target::{Target, TargetError};
+use nemoc::device::Device;
+use nemoc::saturate::law::Class;
+use nemoc::saturate::{self, Rules};
 use nemoc::{CompileOptions, Stage, compile};
 
 use super::emit::{self, Emit};
@@ -40,7 +43,16 @@ pub(super) struct Args {
     /// Tokens in one prefill step
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = whole, allow_negative_numbers = true)]
     chunk: u64,
-    /// Write the texts of these stages (graph, plan, llvm, asm) below a directory
+    /// How operations are fused
+    #[arg(long, value_name = "HOW", default_value = "saturate")]
+    rules: RulesArg,
+    /// What fusion may do to the bits: nothing, or leave out roundings and reorder sums
+    #[arg(long, value_name = "WHAT", default_value = "reassociate")]
+    numerics: NumericsArg,
+    /// Device whose facts choose the fusions: a name (see `nemoc targets`) or a file that `nemoc calibrate` wrote
+    #[arg(long, value_name = "NAME|FILE")]
+    device: Option<String>,
+    /// Write the texts of these stages (graph, fused, plan, llvm, asm) below a directory
     #[arg(long, value_name = "STAGE[,STAGE]=DIR", value_parser = Emit::parse)]
     emit: Option<Emit>,
     /// No progress and no summary
@@ -62,6 +74,41 @@ enum WeightsFormat {
     Fp8,
 }
 
+/// `--rules`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum RulesArg {
+    /// Every operation is a kernel
+    Off,
+    /// The first law that lowers the cost, until none does
+    Greedy,
+    /// All laws in an e-graph, and the cheapest form of all
+    Saturate,
+}
+
+/// `--numerics`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NumericsArg {
+    /// The same bits as without fusion
+    Exact,
+    /// Intermediates need not be rounded, sums may be reordered
+    Reassociate,
+}
+
+/// What the two options say.
+pub(super) fn fusion(rules: RulesArg, numerics: NumericsArg) -> saturate::Options {
+    saturate::Options {
+        rules: match rules {
+            RulesArg::Off => Rules::Off,
+            RulesArg::Greedy => Rules::Greedy,
+            RulesArg::Saturate => Rules::Saturate,
+        },
+        numerics: match numerics {
+            NumericsArg::Exact => Class::Exact,
+            NumericsArg::Reassociate => Class::Reassociating,
+        },
+    }
+}
+
 /// A count; what is legal depends on the model.
 fn whole(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("this is no whole number from 0 to {}", u64::MAX))
@@ -78,10 +125,14 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if args.target.iter().any(String::is_empty) {
         return Err(CliError::EmptyTarget);
     }
-    let targets = args.target.iter().map(|name| HostTarget::parse(name)).collect::<Result<Vec<_>, _>>()?;
+    let targets = args.target.iter().map(|name| Target::parse(name)).collect::<Result<Vec<_>, _>>()?;
+    let only_texts = only_texts(args, &targets)?;
     let model = source::model(&args.model)?;
     let output = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.nemo", model.name)));
-    check_writable(&output)?;
+    if only_texts.is_none() {
+        check_writable(&output)?;
+    }
+    let device = args.device.as_deref().map(Device::find).transpose()?;
     let wants = |stage| args.emit.as_ref().is_some_and(|emit| emit.wants(stage));
     let options = CompileOptions {
         activations: args.activations.map(|activations| match activations {
@@ -91,6 +142,8 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         max_seqs: args.max_seqs,
         max_context: args.max_context,
         chunk: args.chunk,
+        fusion: fusion(args.rules, args.numerics),
+        device,
         listings: Listings { llvm: wants(emit::Stage::Llvm), asm: wants(emit::Stage::Asm) },
         ..CompileOptions::new(targets)
     };
@@ -99,10 +152,16 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let compiled = compile(&model, &options, &mut |stage| bar.set_message(describe(stage)));
     bar.finish_and_clear();
     let compiled = compiled?;
-    let artifact = compiled.to_bytes()?;
     if let Some(emit) = &args.emit {
         emit.write(&compiled)?;
     }
+    if let Some(target) = only_texts {
+        if !args.quiet {
+            eprintln!("wrote no artifact: target `{target}` has no kernel generators in this version");
+        }
+        return Ok(());
+    }
+    let artifact = compiled.to_bytes()?;
     write(&output, &artifact)?;
     if !args.quiet {
         let kernels: usize = compiled.targets.iter().map(|target| target.planned.kernels.len()).sum();
@@ -116,6 +175,18 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         );
     }
     Ok(())
+}
+
+/// The first target that has no kernel generators, where texts of it are all that is asked for.
+///
+/// # Errors
+/// [`TargetError::NoGenerators`] where more is.
+fn only_texts(args: &Args, targets: &[Target]) -> Result<Option<String>, CliError> {
+    let Some(name) = targets.iter().find(|target| matches!(target, Target::Gpu(_))).map(Target::to_string) else {
+        return Ok(None);
+    };
+    let texts = args.emit.as_ref().is_some_and(|emit| emit.needs_kernels().is_none());
+    if texts && args.output.is_none() { Ok(Some(name)) } else { Err(TargetError::NoGenerators { name }.into()) }
 }
 
 /// A spinner with the stage and the time; nothing where standard error is no terminal.
@@ -134,7 +205,7 @@ fn spinner(quiet: bool) -> ProgressBar {
 fn describe(stage: &Stage) -> String {
     match stage {
         Stage::Lower => "lowering".to_owned(),
-        Stage::Plan { target } => format!("planning for {target}"),
+        Stage::Plan { target } => format!("fusing and planning for {target}"),
         Stage::Codegen { target, kernels } => format!("generating {kernels} kernels for {target}"),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use nemoc::{Compiled, plan};
+use nemo_kernels::host::Object;
+use nemoc::{Compiled, CompiledTarget, plan};
 
 use super::{CliError, write};
 
@@ -10,17 +11,19 @@ use super::{CliError, write};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Graph,
+    Fused,
     Plan,
     Llvm,
     Asm,
 }
 
 impl Stage {
-    const ALL: [Self; 4] = [Self::Graph, Self::Plan, Self::Llvm, Self::Asm];
+    const ALL: [Self; 5] = [Self::Graph, Self::Fused, Self::Plan, Self::Llvm, Self::Asm];
 
     fn name(self) -> &'static str {
         match self {
             Self::Graph => "graph",
+            Self::Fused => "fused",
             Self::Plan => "plan",
             Self::Llvm => "llvm",
             Self::Asm => "asm",
@@ -52,12 +55,18 @@ impl Emit {
         Ok(Self { stages: stages.split(',').map(stage).collect::<Result<_, _>>()?, dir: PathBuf::from(dir) })
     }
 
+    /// The first stage that needs kernels, which targets without generators do not have.
+    pub(super) fn needs_kernels(&self) -> Option<&'static str> {
+        self.stages.iter().find(|stage| matches!(stage, Stage::Llvm | Stage::Asm)).map(|stage| stage.name())
+    }
+
     /// Whether a stage was asked for.
     pub(super) fn wants(&self, stage: Stage) -> bool {
         self.stages.contains(&stage)
     }
 
-    /// Writes `graph/<phase>.txt`, `plan/<target>.txt`, `llvm/<target>.ll` and `asm/<target>.s`.
+    /// Writes `graph/<phase>.txt`, `fused/<target>-<phase>-<first>-<last>.txt`, `plan/<target>.txt`,
+    /// `llvm/<target>.ll` and `asm/<target>.s`.
     pub(super) fn write(&self, compiled: &Compiled) -> Result<(), CliError> {
         for stage in Stage::ALL.into_iter().filter(|stage| self.wants(*stage)) {
             let dir = self.dir.join(stage.name());
@@ -77,14 +86,22 @@ impl Emit {
 /// File names and texts of a stage.
 fn texts(stage: Stage, compiled: &Compiled) -> Vec<(String, String)> {
     let targets = compiled.targets.iter();
-    let listing = |text: &Option<String>| text.clone().unwrap_or_default();
+    let listing = |target: &CompiledTarget, of: fn(&Object) -> &Option<String>| {
+        target.object.as_ref().and_then(|object| of(object).clone()).unwrap_or_default()
+    };
     match stage {
         Stage::Graph => {
             let programs = compiled.programs.iter();
             programs.map(|p| (format!("{}.txt", p.phase.name()), p.to_string())).collect()
         }
+        Stage::Fused => targets
+            .flat_map(|t| {
+                let file = move |label: String| format!("{}-{label}.txt", t.target);
+                t.programs.iter().map(move |ranged| (file(ranged.label()), ranged.program.to_string()))
+            })
+            .collect(),
         Stage::Plan => targets.map(|t| (format!("{}.txt", t.target), plan::print(&t.planned.plan))).collect(),
-        Stage::Llvm => targets.map(|t| (format!("{}.ll", t.target), listing(&t.object.llvm))).collect(),
-        Stage::Asm => targets.map(|t| (format!("{}.s", t.target), listing(&t.object.asm))).collect(),
+        Stage::Llvm => targets.map(|t| (format!("{}.ll", t.target), listing(t, |o| &o.llvm))).collect(),
+        Stage::Asm => targets.map(|t| (format!("{}.s", t.target), listing(t, |o| &o.asm))).collect(),
     }
 }

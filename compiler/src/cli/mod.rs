@@ -19,6 +19,7 @@ use nemo_ir::artifact::{self, ArtifactError};
 use nemo_kernels::target::TargetError;
 use nemo_models::{Diagnostics, ImportError};
 use nemoc::CompileError;
+use nemoc::device::DeviceError;
 use thiserror::Error;
 
 /// Compiler for NVIDIA's Nemotron language models.
@@ -72,6 +73,8 @@ enum CliError {
     EmptyTarget,
     #[error(transparent)]
     Target(#[from] TargetError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("{0}")]
     Diagnostics(Diagnostics),
     #[error(transparent)]

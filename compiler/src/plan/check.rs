@@ -157,6 +157,7 @@ impl Replay<'_> {
     fn launch(&mut self, frame: &mut Frame<'_>, call: usize, first: Value, run: &Launched<'_>) -> Fault<()> {
         let operands = frame.block.operands(first.node);
         let is_state = |n: usize| run.op.results[n].0.ends_with('\'');
+        let places = run.op.places(operands.len()).ok_or("the number of operands is not that of the op")?;
         let computed: Vec<usize> = (0..run.results.len()).filter(|n| !is_state(*n)).collect();
         let spec = run.spec;
         let counts_fit = run.launch.args.len() == operands.len() + computed.len()
@@ -173,12 +174,14 @@ impl Replay<'_> {
             read.extend(extent.map(|extent| (n, extent)));
         }
         for result in (0..run.results.len()).filter(|n| is_state(*n)) {
-            let Some(state) = operands.iter().find_map(|operand| match frame.contents.get(operand) {
-                Some(Content::State { state, .. }) => Some(*state),
-                _ => None,
-            }) else {
+            let superseded = run.op.operands.iter().position(|operand| {
+                run.op.results[result].0.strip_suffix('\'') == Some(operand.name)
+            });
+            let given = superseded.and_then(|place| places.iter().position(|given| *given == place));
+            let Some(Content::State { state, .. }) = given.and_then(|n| frame.contents.get(&operands[n])) else {
                 return Err("it gives a state that it does not take".to_owned());
             };
+            let state = *state;
             self.versions[state] += 1;
             let value = Value { node: first.node, result };
             frame.contents.insert(value, Content::State { state, version: self.versions[state] });
@@ -196,7 +199,7 @@ impl Replay<'_> {
                 (None, Arg::Arena(start)) => {
                     let bytes = self.bytes(ty).ok_or("its size is unknown")?;
                     let end = start.checked_add(bytes).ok_or("it is too large")?;
-                    apart(&read, (*start, end), in_place_operand(run.op))?;
+                    apart(&read, (*start, end), in_place_operand(run.op, result))?;
                     let tag = Tag { call, value };
                     self.memory.write(tag, *start, end)?;
                     Content::Memory { tag, column: 0, stride: ty.width().unwrap_or(1) }

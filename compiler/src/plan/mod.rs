@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use nemo_ir::graph;
-use nemo_ir::ops::Op;
+use nemo_ir::ops::{Op, Recipe, Source};
 use nemo_ir::plan::{Call, Kernel, Limits, Phase, Plan, Program};
 use nemo_ir::types::Symbol;
 use nemo_kernels::spec::KernelSpec;
@@ -132,10 +132,16 @@ pub enum PlanError {
     },
 }
 
-/// The operand whose buffer may also take the op's result: each element of the result depends on no other element
-/// of that operand than the one at its place.
-fn in_place_operand(op: Op) -> Option<usize> {
-    (op.name == "add").then_some(0)
+/// The operand whose buffer may also take a result of the op: each element of the result depends on no other element
+/// of that operand than the one at its place. That is so of a residual sum, alone or at the end of a fused op in which
+/// nothing else reads the operand; kernels of such ops promise to read an element before they write it.
+fn in_place_operand(op: Op, result: usize) -> Option<usize> {
+    let Some(recipe) = Recipe::of(op) else { return (op.name == "add" && result == 0).then_some(0) };
+    let Source::Step { step, result: 0 } = *recipe.results.get(result)? else { return None };
+    let sum = recipe.steps.get(step).filter(|step| step.op.name == "add")?;
+    let Some(source @ Source::Operand(operand)) = sum.operand("a") else { return None };
+    let reads = recipe.steps.iter().flat_map(|step| step.operands.iter().flatten());
+    (reads.filter(|read| **read == source).count() == 1).then_some(operand)
 }
 
 /// Largest values of the symbols in one program.

@@ -84,7 +84,7 @@ pub(super) fn assign(phase: Phase, block: &Block, extents: Extents) -> Result<St
                         storages.advance(block, op, value, &operands, state)?;
                     } else if let Some(place) = step_result(block, value) {
                         storages.places.insert(value, place);
-                    } else if let Some(home) = storages.reusable(block, op, &operands, ty, at) {
+                    } else if let Some(home) = storages.reusable(block, (op, result), &operands, ty, at) {
                         storages.list[home.storage].last = last_use(&value, at);
                         storages.places.insert(value, Place::Arena(home));
                     } else {
@@ -151,8 +151,15 @@ impl Storages {
     }
 
     /// The home of an operand that the op reads for the last time and may overwrite.
-    fn reusable(&self, block: &Block, op: Op, operands: &[Value], ty: &Type, at: usize) -> Option<Home> {
-        let reused = in_place_operand(op)?;
+    fn reusable(
+        &self,
+        block: &Block,
+        (op, result): (Op, usize),
+        operands: &[Value],
+        ty: &Type,
+        at: usize,
+    ) -> Option<Home> {
+        let reused = in_place_operand(op, result)?;
         let home = self.home(operands[reused])?;
         let whole = home.column == 0 && Some(home.row_stride) == ty.width();
         let dies = self.list[home.storage].last == at;
