@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::lower::{self, LowerError, LowerOptions};
 use crate::package;
 use crate::plan::check::{CheckError, check};
-use crate::plan::{self, PlanError, PlanOptions, Planned};
+use crate::plan::{self, PlanError, PlanOptions, Planned, RangedProgram};
 
 /// Most sequences in one step.
 pub const MAX_SEQS: u64 = 256;
@@ -55,7 +55,7 @@ impl CompileOptions {
 /// A compiled model with what every stage gave.
 #[derive(Debug, Clone)]
 pub struct Compiled {
-    /// The graphs, decode first.
+    /// The graphs as the model was lowered, decode first.
     pub programs: Vec<Program>,
     /// One entry per distinct target, in the order asked for.
     pub targets: Vec<CompiledTarget>,
@@ -78,6 +78,8 @@ impl Compiled {
 pub struct CompiledTarget {
     /// The target.
     pub target: HostTarget,
+    /// The graphs that were planned, each with its range of tokens.
+    pub programs: Vec<RangedProgram>,
     /// Plan and kernel specs.
     pub planned: Planned,
     /// Machine code, and its texts where asked for.
@@ -178,7 +180,7 @@ pub fn compile(
             targets.push(compile_target(model, &programs, target, sizes, options.listings, progress)?);
         }
     }
-    let contents = package::contents(model, activations, &programs, &targets);
+    let contents = package::contents(model, activations, &targets);
     Ok(Compiled { programs, targets, contents })
 }
 
@@ -192,11 +194,13 @@ fn compile_target(
 ) -> Result<CompiledTarget, CompileError> {
     let name = target.to_string();
     progress(&Stage::Plan { target: name.clone() });
-    let planned = plan::plan(model, programs, &name, sizes)?;
-    check(programs, &planned)?;
+    let programs: Vec<_> =
+        programs.iter().map(|program| RangedProgram::whole(program.clone(), sizes)).collect();
+    let planned = plan::plan(model, &programs, &name, sizes)?;
+    check(&programs, &planned)?;
     progress(&Stage::Codegen { target: name, kernels: planned.kernels.len() });
     let object = host::compile(target, &planned.kernels, listings)?;
-    Ok(CompiledTarget { target: target.clone(), planned, object })
+    Ok(CompiledTarget { target: target.clone(), programs, planned, object })
 }
 
 fn sizes(model: &Model, options: &CompileOptions) -> Result<PlanOptions, CompileError> {

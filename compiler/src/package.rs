@@ -1,7 +1,6 @@
 //! What goes into the artifact.
 
 use nemo_ir::artifact::{Contents, TargetContents};
-use nemo_ir::graph::Program;
 use nemo_ir::types::Dtype;
 use nemo_models::Model;
 
@@ -12,14 +11,10 @@ use crate::lower;
 const COMPILER: &str = concat!("nemoc ", env!("CARGO_PKG_VERSION"));
 
 /// Gathers the entries; nothing in them depends on the machine or the time of the compilation.
-pub(crate) fn contents(
-    model: &Model,
-    activations: Dtype,
-    programs: &[Program],
-    targets: &[CompiledTarget],
-) -> Contents {
-    let fused: Vec<_> =
-        programs.iter().map(|program| (program.phase.name().to_owned(), program.to_string())).collect();
+pub(crate) fn contents(model: &Model, activations: Dtype, targets: &[CompiledTarget]) -> Contents {
+    let fused = |compiled: &CompiledTarget| {
+        compiled.programs.iter().map(|ranged| (ranged.label(), ranged.program.to_string())).collect()
+    };
     Contents {
         model: model.name.clone(),
         compiler: COMPILER.to_owned(),
@@ -33,7 +28,7 @@ pub(crate) fn contents(
                 cpu_features: compiled.target.cpu_features(),
                 plan: compiled.planned.plan.clone(),
                 object: compiled.object.elf.clone(),
-                fused: fused.clone(),
+                fused: fused(compiled),
             })
             .collect(),
     }

@@ -145,7 +145,7 @@ fn compile_then_inspect() {
     assert!(summary.contains("kernels/x86-64-v3.o"), "{summary}");
     let manifest = succeeds(dir.path(), &["inspect", "tiny.nemo", "manifest.json"]);
     assert_eq!(serde_json::from_str::<Value>(&manifest).unwrap()["model"], "tiny");
-    let graph = succeeds(dir.path(), &["inspect", "tiny.nemo", "fused/x86-64-v3/decode.txt"]);
+    let graph = succeeds(dir.path(), &["inspect", "tiny.nemo", "fused/x86-64-v3/decode-1-8.txt"]);
     assert_eq!(graph, fs::read_to_string(dir.path().join("t/graph/decode.txt")).unwrap());
     let missing = fails(dir.path(), &["inspect", "tiny.nemo", "nothing"]);
     assert!(missing.contains("has no entry `nothing`; it has "), "{missing}");

@@ -3,23 +3,23 @@
 mod common;
 
 use nemo_ir::artifact::validate;
-use nemo_ir::graph::Program;
 use nemo_ir::plan::{Arg, Phase};
 use nemo_models::Model;
 use nemoc::lower::{LowerOptions, lower};
 use nemoc::plan::check::check;
-use nemoc::plan::{PlanOptions, Planned, plan, print};
+use nemoc::plan::{PlanOptions, Planned, RangedProgram, plan, print};
 use proptest::prelude::*;
 
 const SIZES: PlanOptions = PlanOptions { max_seqs: 4, max_context: 128, chunk: 32 };
 
-fn programs(model: &Model) -> Vec<Program> {
-    let options = LowerOptions { max_context: SIZES.max_context, ..LowerOptions::of(model) };
-    Phase::ALL.iter().map(|phase| lower(model, *phase, options).unwrap()).collect()
+fn programs(model: &Model, sizes: PlanOptions) -> Vec<RangedProgram> {
+    let options = LowerOptions { max_context: sizes.max_context, ..LowerOptions::of(model) };
+    let lowered = Phase::ALL.iter().map(|phase| lower(model, *phase, options).unwrap());
+    lowered.map(|program| RangedProgram::whole(program, sizes)).collect()
 }
 
-fn planned(model: &Model) -> (Vec<Program>, Planned) {
-    let programs = programs(model);
+fn planned(model: &Model) -> (Vec<RangedProgram>, Planned) {
+    let programs = programs(model, SIZES);
     let planned = plan(model, &programs, "x86-64-v3", SIZES).unwrap();
     (programs, planned)
 }
@@ -67,8 +67,8 @@ fn decode_and_prefill_share_states_and_kernels() {
 fn an_absurd_arena_is_refused() {
     let mut model = common::tiny();
     model.hidden = 1 << 24;
-    let programs = programs(&model);
     let sizes = PlanOptions { chunk: 8192, ..SIZES };
+    let programs = programs(&model, sizes);
     let error = plan(&model, &programs, "x86-64-v3", sizes).unwrap_err().to_string();
     assert!(error.contains("the prefill program would need") && error.contains("lower --chunk"), "{error}");
 }
@@ -76,13 +76,42 @@ fn an_absurd_arena_is_refused() {
 #[test]
 fn a_prefill_step_smaller_than_the_batch_takes_fewer_sequences() {
     let model = common::tiny();
-    let programs = programs(&model);
     let sizes = PlanOptions { max_seqs: 8, chunk: 3, ..SIZES };
+    let programs = programs(&model, sizes);
     let planned = plan(&model, &programs, "x86-64-v3", sizes).unwrap();
     check(&programs, &planned).unwrap();
     let [decode, prefill] = &planned.plan.programs[..] else { panic!("two programs") };
     assert_eq!((decode.max_tokens, decode.max_seqs), (8, 8));
     assert_eq!((prefill.max_tokens, prefill.max_seqs), (3, 3));
+}
+
+#[test]
+fn a_phase_may_have_several_programs() {
+    let model = common::tiny();
+    let [decode, prefill] = &programs(&model, SIZES)[..] else { panic!("two programs") };
+    let ranged = |program: &RangedProgram, tokens| RangedProgram { tokens, ..program.clone() };
+    let programs =
+        [ranged(decode, 1..=1), ranged(decode, 2..=4), ranged(prefill, 1..=3), ranged(prefill, 4..=32)];
+    let planned = plan(&model, &programs, "x86-64-v3", SIZES).unwrap();
+    check(&programs, &planned).unwrap();
+    validate(&planned.plan).unwrap();
+    let of = |index: usize| &planned.plan.programs[index];
+    let sizes: Vec<_> = (0..4).map(|index| (of(index).tokens(), of(index).max_seqs)).collect();
+    assert_eq!(sizes, [(1..=1, 1), (2..=4, 4), (1..=3, 3), (4..=32, 4)]);
+    // Each arena is as large as its own steps need; kernels are shared.
+    assert!(of(0).arena_bytes < of(1).arena_bytes && of(2).arena_bytes < of(3).arena_bytes);
+    let kernels = |index: usize| -> Vec<_> {
+        of(index).blocks.iter().flat_map(|block| &block.launches).map(|launch| launch.kernel).collect()
+    };
+    assert_eq!((kernels(0), kernels(2)), (kernels(1), kernels(3)));
+    assert!(print(&planned.plan).contains("program decode {tokens: 2..=4, max_seqs: 4,"));
+
+    let mut other = programs.clone();
+    other[1].tokens = 2..=3;
+    let error = check(&other, &planned).unwrap_err().to_string();
+    assert_eq!(error, "plan, decode 2..=3: it is planned for 2..=4 tokens");
+    let planned = plan(&model, &other[..2], "x86-64-v3", SIZES).unwrap();
+    assert!(check(&programs, &planned).is_err());
 }
 
 /// Every argument of a plan's launches.

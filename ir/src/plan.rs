@@ -4,6 +4,8 @@
 //! Blocks stand once and calls bind their weights and states, as in the graph IR, so a plan is as
 //! long as the model has distinct layers plus one line a layer.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 use crate::rope::RopeTable;
@@ -48,8 +50,16 @@ pub struct Plan {
     pub states: Vec<State>,
     /// Constants that the runtime computes at load.
     pub tables: Vec<RopeTable>,
-    /// One program per phase (and later per range of R).
+    /// For each phase one program or several, each for a range of T: the ranges of a phase start at 1 and
+    /// follow each other.
     pub programs: Vec<Program>,
+}
+
+impl Plan {
+    /// Index of the program that runs steps of `phase` with `tokens` tokens; no other one does.
+    pub fn program_for(&self, phase: Phase, tokens: u64) -> Option<usize> {
+        self.programs.iter().position(|program| program.phase == phase && program.tokens().contains(&tokens))
+    }
 }
 
 /// The largest step that the plan's buffers hold, and what the model allows.
@@ -127,14 +137,16 @@ pub enum StateUnit {
     Page,
 }
 
-/// The launches of one phase.
+/// The launches of one phase, for steps of some sizes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Program {
     /// Which phase.
     pub phase: Phase,
-    /// Largest T; the arena is laid out for it.
+    /// Smallest T that it serves; in decode T = R.
+    pub min_tokens: u64,
+    /// Largest T that it serves; the arena is laid out for it.
     pub max_tokens: u64,
-    /// Largest R.
+    /// Largest R: as many as there are tokens, up to [`Limits::max_seqs`].
     pub max_seqs: u64,
     /// Bytes of the arena; every buffer is inside.
     pub arena_bytes: u64,
@@ -142,6 +154,13 @@ pub struct Program {
     pub blocks: Vec<Block>,
     /// The blocks in the order in which they run.
     pub calls: Vec<Call>,
+}
+
+impl Program {
+    /// The values of T that it serves.
+    pub fn tokens(&self) -> RangeInclusive<u64> {
+        self.min_tokens..=self.max_tokens
+    }
 }
 
 /// The launches of one distinct block.

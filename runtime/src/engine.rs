@@ -105,8 +105,8 @@ pub struct Engine {
     bounds: Bounds,
     /// What checks of steps need, used again and again.
     written: Written,
-    /// The phases whose programs keep logits.
-    logits_of: Vec<Phase>,
+    /// By program: whether it keeps logits.
+    keeps_logits: Vec<bool>,
 }
 
 impl Engine {
@@ -123,9 +123,9 @@ impl Engine {
             }
             _ => Ok(wanted.unwrap_or(most)),
         };
-        let of_phase = |phase| plan.programs.iter().find(move |program| program.phase == phase);
-        let seqs = of_phase(Phase::Prefill).map_or(1, |program| program.max_seqs);
-        let max_seqs = limit("--max-seqs", options.max_seqs, seqs.min(plan.limits.max_seqs))?;
+        let prefill = plan.programs.iter().filter(|program| program.phase == Phase::Prefill);
+        let seqs = prefill.map(|program| program.max_seqs).max().unwrap_or(1);
+        let max_seqs = limit("--max-seqs", options.max_seqs, seqs)?;
         let max_context = limit("--max-context", options.max_context, plan.limits.max_context)?;
         let threads = options.threads.unwrap_or_else(pool::default_threads);
         let weights = Weights::load(&options.weights, &plan.weights, threads, options.progress)?;
@@ -133,13 +133,8 @@ impl Engine {
         let host = HostOptions { threads, pinning: options.pinning, profiling: options.profiling, bounds };
         let device = Host::new(&plan, target.object, weights, host)
             .map_err(|source| EngineError::Host { file: artifact.file().to_owned(), source })?;
-        let logits_of = plan
-            .programs
-            .iter()
-            .filter(|program| keeps_logits(program))
-            .map(|program| program.phase)
-            .collect();
-        Ok(Self { device: Box::new(device), plan, bounds, written: Written::new(&bounds), logits_of })
+        let keeps_logits = plan.programs.iter().map(keeps_logits).collect();
+        Ok(Self { device: Box::new(device), plan, bounds, written: Written::new(&bounds), keeps_logits })
     }
 
     /// Runs one step.
@@ -150,7 +145,8 @@ impl Engine {
         let step = step.check(&self.bounds, &mut self.written)?;
         self.device.run(&step)?;
         let dims = step.dims();
-        let keeps_logits = self.logits_of.contains(&step.phase());
+        let program = self.plan.program_for(step.phase(), dims.tokens);
+        let keeps_logits = program.is_some_and(|program| self.keeps_logits[program]);
         let logits = keeps_logits.then(|| self.device.logits(dims.rows as usize));
         Ok(StepOutput { logits, next: self.device.next(dims.seqs as usize) })
     }

@@ -15,7 +15,7 @@ use crate::device::DeviceError;
 /// With T tokens, R sequences, L rows and P pages per sequence.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Step<'a> {
-    /// Which program runs it; `None` takes `decode` where every sequence has one token and every row
+    /// Which phase's programs run it; `None` takes `decode` where every sequence has one token and every row
     /// wants logits, and `prefill` otherwise.
     pub phase: Option<Phase>,
     /// `[T]` token ids, sequences one after the other.
@@ -59,7 +59,7 @@ pub struct Bounds {
     pub tokens: u64,
     /// Largest R.
     pub seqs: u64,
-    /// Largest T and R of a decode step; 0 where there is no decode program.
+    /// Largest T and R that a decode program serves; 0 where there is none.
     pub decode_seqs: u64,
     /// State slots.
     pub slots: u64,
@@ -74,18 +74,20 @@ impl Bounds {
     ///
     /// The plan must have passed `nemo_ir::artifact::validate`.
     pub(crate) fn of(plan: &Plan, max_seqs: u64, max_context: u64) -> Self {
-        let of_phase = |phase| plan.programs.iter().find(move |program| program.phase == phase);
+        let largest = |phase| {
+            let of_phase = plan.programs.iter().filter(move |program| program.phase == phase);
+            of_phase.map(|program| program.max_tokens).max().unwrap_or(0)
+        };
         let pages_per_seq = max_context.div_ceil(PAGE_TOKENS);
         let paged = plan.states.iter().any(|state| state.per == StateUnit::Page);
         // The contract names pages by i32.
         let pages = max_seqs.saturating_mul(pages_per_seq).min(i32::MAX as u64);
-        let decode = of_phase(Phase::Decode).map_or(0, |program| program.max_seqs.min(program.max_tokens));
         Self {
             vocab: plan.limits.vocab,
             max_context,
-            tokens: of_phase(Phase::Prefill).map_or(0, |program| program.max_tokens),
+            tokens: largest(Phase::Prefill),
             seqs: max_seqs,
-            decode_seqs: decode,
+            decode_seqs: largest(Phase::Decode),
             slots: max_seqs,
             pages: if paged { pages } else { 0 },
             pages_per_seq,

@@ -9,7 +9,7 @@ mod memory;
 use std::collections::HashMap;
 use std::fmt;
 
-use nemo_ir::graph::{Block, Call, Node, Program, Value};
+use nemo_ir::graph::{Block, Call, Node, Value};
 use nemo_ir::ops::{Attr, Op};
 use nemo_ir::plan::{self, Arg, Plan};
 use nemo_ir::types::{Dim, Symbol, Type};
@@ -17,7 +17,7 @@ use nemo_kernels::spec::{KernelSpec, Layout};
 use thiserror::Error;
 
 use self::memory::{Memory, Tag};
-use super::{Planned, in_place_operand};
+use super::{Planned, RangedProgram, in_place_operand};
 
 /// Where a plan does not do what its graph says.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -39,7 +39,7 @@ fn require(holds: bool, what: impl fmt::Display) -> Fault<()> {
 ///
 /// # Errors
 /// The first launch that would not.
-pub fn check(programs: &[Program], planned: &Planned) -> Result<(), CheckError> {
+pub fn check(programs: &[RangedProgram], planned: &Planned) -> Result<(), CheckError> {
     let here = |place: &str, what: String| CheckError { place: place.to_owned(), what };
     if programs.len() != planned.plan.programs.len() {
         return Err(here(
@@ -47,13 +47,17 @@ pub fn check(programs: &[Program], planned: &Planned) -> Result<(), CheckError> 
             format!("{} of them for {}", planned.plan.programs.len(), programs.len()),
         ));
     }
-    for (graph, program) in programs.iter().zip(&planned.plan.programs) {
-        let name = graph.phase.name();
+    for (ranged, program) in programs.iter().zip(&planned.plan.programs) {
+        let RangedProgram { program: graph, tokens } = ranged;
+        let name = format!("{} {tokens:?}", graph.phase.name());
         let same_shape = graph.phase == program.phase
             && graph.calls.len() == program.calls.len()
             && graph.blocks.len() == program.blocks.len();
         if !same_shape {
-            return Err(here(name, "phase, calls or blocks are not those of the graph".to_owned()));
+            return Err(here(&name, "phase, calls or blocks are not those of the graph".to_owned()));
+        }
+        if program.tokens() != *tokens {
+            return Err(here(&name, format!("it is planned for {:?} tokens", program.tokens())));
         }
         let mut replay = Replay {
             planned,

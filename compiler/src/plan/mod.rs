@@ -11,6 +11,7 @@ mod print;
 mod storage;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 use nemo_ir::graph;
 use nemo_ir::ops::Op;
@@ -37,6 +38,31 @@ pub struct PlanOptions {
     pub max_context: u64,
     /// Tokens in one prefill step.
     pub chunk: u64,
+}
+
+/// A program and the steps that it is for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RangedProgram {
+    /// The graph.
+    pub program: graph::Program,
+    /// The values of T that it serves; in decode T = R.
+    pub tokens: RangeInclusive<u64>,
+}
+
+impl RangedProgram {
+    /// A program that serves all steps of its phase.
+    pub fn whole(program: graph::Program, options: PlanOptions) -> Self {
+        let most = match program.phase {
+            Phase::Decode => options.max_seqs,
+            Phase::Prefill => options.chunk,
+        };
+        Self { program, tokens: 1..=most }
+    }
+
+    /// Phase and range as file names have them: `decode-1-8`.
+    pub fn label(&self) -> String {
+        format!("{}-{}-{}", self.program.phase.name(), self.tokens.start(), self.tokens.end())
+    }
 }
 
 /// A plan and what its kernels compute.
@@ -154,13 +180,14 @@ impl Kernels {
     }
 }
 
-/// Plans the programs of a model for one target.
+/// Plans the programs of a model for one target, in this order. The ranges of each phase start at 1 and follow
+/// each other.
 ///
 /// # Errors
 /// [`PlanError`].
 pub fn plan(
     model: &Model,
-    programs: &[graph::Program],
+    programs: &[RangedProgram],
     target: &str,
     options: PlanOptions,
 ) -> Result<Planned, PlanError> {
@@ -195,15 +222,13 @@ pub fn plan(
 }
 
 fn plan_program(
-    program: &graph::Program,
+    ranged: &RangedProgram,
     options: PlanOptions,
     kernels: &mut Kernels,
     bindings: &mut bind::Bindings<'_>,
 ) -> Result<Program, PlanError> {
-    let tokens = match program.phase {
-        Phase::Decode => options.max_seqs,
-        Phase::Prefill => options.chunk,
-    };
+    let RangedProgram { program, tokens } = ranged;
+    let (min_tokens, tokens) = (*tokens.start(), *tokens.end());
     // A sequence takes part in a step with one token at least.
     let extents = Extents { tokens, seqs: options.max_seqs.min(tokens) };
     let mut storages = Vec::with_capacity(program.blocks.len());
@@ -230,6 +255,7 @@ fn plan_program(
     }
     Ok(Program {
         phase: program.phase,
+        min_tokens,
         max_tokens: tokens,
         max_seqs: extents.seqs,
         arena_bytes,

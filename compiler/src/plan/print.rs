@@ -64,11 +64,12 @@ fn table_text(table: &RopeTable) -> String {
 }
 
 fn write_program(f: &mut Formatter<'_>, plan: &Plan, program: &Program) -> fmt::Result {
-    let Program { max_tokens, max_seqs, arena_bytes, .. } = program;
+    let Program { max_seqs, arena_bytes, .. } = program;
     writeln!(
         f,
-        "\nprogram {} {{max_tokens: {max_tokens}, max_seqs: {max_seqs}, arena_bytes: {arena_bytes}}}",
-        program.phase.name()
+        "\nprogram {} {{tokens: {:?}, max_seqs: {max_seqs}, arena_bytes: {arena_bytes}}}",
+        program.phase.name(),
+        program.tokens()
     )?;
     for block in &program.blocks {
         writeln!(f, "  block {}", block.name)?;

@@ -74,11 +74,37 @@ pub fn validate(plan: &Plan) -> Result<(), PlanFault> {
         || "programs".to_owned(),
         || "there is no prefill program".to_owned(),
     )?;
-    for (index, program) in plan.programs.iter().enumerate() {
-        let place = format!("program `{}`", program.phase.name());
-        let again = plan.programs[..index].iter().any(|other| other.phase == program.phase);
-        require(!again, || place.clone(), || "it is there twice".to_owned())?;
-        check_program(plan, program, &place)?;
+    for phase in Phase::ALL {
+        check_ranges(plan, phase)?;
+    }
+    for program in &plan.programs {
+        check_program(plan, program, &place(program))?;
+    }
+    Ok(())
+}
+
+/// How messages call a program.
+fn place(program: &Program) -> String {
+    format!("program `{}` {:?}", program.phase.name(), program.tokens())
+}
+
+/// The ranges of a phase's programs start at 1 and follow each other, so that each step has one program.
+fn check_ranges(plan: &Plan, phase: Phase) -> Result<(), PlanFault> {
+    let mut next = 1;
+    for program in plan.programs.iter().filter(|program| program.phase == phase) {
+        let here = || place(program);
+        let (first, last) = (program.min_tokens, program.max_tokens);
+        require(1 <= first && first <= last && last <= MAX_COUNT, here, || {
+            format!("{first}..={last} is no range of tokens in 1..={MAX_COUNT}")
+        })?;
+        require(first <= next, here, || {
+            format!("no {} program before it serves {next}..={} tokens", phase.name(), first - 1)
+        })?;
+        require(first >= next, here, || {
+            let last = last.min(next - 1);
+            format!("a {} program before it serves {first}..={last} tokens too", phase.name())
+        })?;
+        next = last + 1;
     }
     Ok(())
 }
@@ -109,11 +135,10 @@ fn check_table(plan: &Plan, index: usize, table: &RopeTable) -> Result<(), PlanF
 
 fn check_program(plan: &Plan, program: &Program, place: &str) -> Result<(), PlanFault> {
     let here = || place.to_owned();
-    require((1..=MAX_COUNT).contains(&program.max_tokens), here, || {
-        format!("max_tokens {} is not in 1..={MAX_COUNT}", program.max_tokens)
-    })?;
-    require((1..=plan.limits.max_seqs).contains(&program.max_seqs), here, || {
-        format!("max_seqs {} is not in 1..={}", program.max_seqs, plan.limits.max_seqs)
+    // A program runs every step of its range, so it has room for all the sequences that such a step may have.
+    let max_seqs = plan.limits.max_seqs.min(program.max_tokens);
+    require(program.max_seqs == max_seqs, here, || {
+        format!("max_seqs is {}, but its largest steps have {max_seqs} sequences", program.max_seqs)
     })?;
     require(program.arena_bytes <= MAX_BYTES, here, || {
         format!("an arena of {} bytes is too large", program.arena_bytes)

@@ -11,6 +11,7 @@ use crate::step::StepInput;
 fn program(phase: Phase) -> Program {
     Program {
         phase,
+        min_tokens: 1,
         max_tokens: 8,
         max_seqs: 2,
         arena_bytes: 256,
@@ -191,15 +192,21 @@ fn plan_faults_name_their_place() {
         (|plan| plan.tables[0].head_dim = 7, "tables[0]: head_dim 7"),
         (|plan| plan.tables[0].theta = f64::NAN, "tables[0]: theta"),
         (|plan| plan.programs.truncate(1), "programs: there is no prefill program"),
-        (|plan| plan.programs[0].phase = Phase::Prefill, "program `prefill`: it is there twice"),
-        (|plan| plan.programs[1].max_tokens = 0, "max_tokens 0"),
-        (|plan| plan.programs[1].max_seqs = 3, "max_seqs 3"),
+        (
+            |plan| plan.programs[0].phase = Phase::Prefill,
+            "program `prefill` 1..=8: a prefill program before it serves 1..=8 tokens too",
+        ),
+        (|plan| plan.programs[1].max_tokens = 0, "program `prefill` 1..=0: 1..=0 is no range of tokens"),
+        (|plan| plan.programs[1].min_tokens = 0, "0..=8 is no range of tokens in 1..="),
+        (|plan| plan.programs[1].max_tokens = 1 << 31, "1..=2147483648 is no range of tokens in 1..="),
+        (|plan| plan.programs[1].max_seqs = 3, "max_seqs is 3, but its largest steps have 2 sequences"),
+        (|plan| plan.programs[1].max_seqs = 1, "max_seqs is 1, but its largest steps have 2 sequences"),
         (|plan| plan.programs[1].arena_bytes = 64, "offset 64 is past the arena of 64 bytes"),
         (|plan| plan.programs[1].arena_bytes = u64::MAX, "is too large"),
         (|plan| plan.programs[1].blocks[0].launches[0].kernel = 1, "kernel 1, of which there are 1"),
         (|plan| plan.kernels[0].args = 6, "launch 0 (embed): it has 5 arguments, but the kernel takes 6"),
         (|plan| plan.tables.clear(), "table 0, of which there are 0"),
-        (|plan| plan.programs[1].calls[0].block = 5, "program `prefill`, call 0: block 5"),
+        (|plan| plan.programs[1].calls[0].block = 5, "program `prefill` 1..=8, call 0: block 5"),
         (|plan| plan.programs[1].calls[0].weights[0] = 5, "weight 5"),
         (|plan| plan.programs[1].calls[0].weights.clear(), "bound weight 0"),
         (|plan| plan.programs[1].calls[0].states[0] = 5, "state 5"),
@@ -212,6 +219,39 @@ fn plan_faults_name_their_place() {
         let message = validate(&plan).unwrap_err().to_string();
         assert!(message.contains(wanted), "wanted {wanted:?}, got {message:?}");
     }
+}
+
+/// A plan with a program of `phase` for each range, beside a whole one of the other phase.
+fn split(phase: Phase, ranges: &[(u64, u64)]) -> Plan {
+    let mut plan = plan();
+    plan.programs.retain(|program| program.phase != phase);
+    plan.programs.extend(ranges.iter().map(|(first, last)| Program {
+        min_tokens: *first,
+        max_tokens: *last,
+        max_seqs: plan.limits.max_seqs.min(*last),
+        ..program(phase)
+    }));
+    plan
+}
+
+#[test]
+fn ranges_follow_each_other() {
+    let check =
+        |ranges: &[(u64, u64)]| validate(&split(Phase::Decode, ranges)).map_err(|fault| fault.to_string());
+    assert_eq!(check(&[]), Ok(()));
+    assert_eq!(check(&[(1, 1), (2, 4), (5, 8)]), Ok(()));
+    for (ranges, wanted) in [
+        (&[(2, 8)][..], "program `decode` 2..=8: no decode program before it serves 1..=1 tokens"),
+        (&[(1, 2), (4, 8)], "program `decode` 4..=8: no decode program before it serves 3..=3 tokens"),
+        (&[(1, 4), (3, 8)], "program `decode` 3..=8: a decode program before it serves 3..=4 tokens too"),
+        (&[(1, 8), (2, 3)], "program `decode` 2..=3: a decode program before it serves 2..=3 tokens too"),
+        (&[(5, 8), (1, 4)], "program `decode` 5..=8: no decode program before it serves 1..=4 tokens"),
+        (&[(1, 2), (4, 3)], "program `decode` 4..=3: 4..=3 is no range of tokens in 1..=2147483647"),
+    ] {
+        assert_eq!(check(ranges), Err(wanted.to_owned()));
+    }
+    let prefill = validate(&split(Phase::Prefill, &[(9, 16)])).unwrap_err().to_string();
+    assert!(prefill.ends_with("no prefill program before it serves 1..=8 tokens"), "{prefill}");
 }
 
 /// A flipped bit is refused, or changes only what nobody reads: times, permissions and the local copies
@@ -277,6 +317,44 @@ proptest! {
         zip.extend(&bytes);
         let _ = message(bytes);
         let _ = message(zip);
+    }
+
+    #[test]
+    fn each_size_of_a_step_has_one_program(lengths in proptest::collection::vec(1u64..40, 1..8)) {
+        let mut ranges = Vec::new();
+        let mut next = 1;
+        for length in lengths {
+            ranges.push((next, next + length - 1));
+            next += length;
+        }
+        for phase in Phase::ALL {
+            let plan = split(phase, &ranges);
+            prop_assert_eq!(validate(&plan), Ok(()));
+            for tokens in 1..next {
+                let serving = plan
+                    .programs
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, program)| program.phase == phase && program.tokens().contains(&tokens));
+                let serving: Vec<_> = serving.map(|(index, _)| index).collect();
+                prop_assert_eq!(serving.len(), 1);
+                prop_assert_eq!(plan.program_for(phase, tokens), Some(serving[0]));
+            }
+            prop_assert_eq!(plan.program_for(phase, 0), None);
+            prop_assert_eq!(plan.program_for(phase, next), None);
+        }
+    }
+
+    #[test]
+    fn ranges_pass_only_where_each_size_has_one_program(
+        ranges in proptest::collection::vec((0u64..5, 0u64..5), 1..4),
+    ) {
+        let plan = split(Phase::Decode, &ranges);
+        let serving = |tokens: u64| ranges.iter().filter(|(a, b)| (*a..=*b).contains(&tokens)).count();
+        let last = ranges.iter().map(|(_, last)| *last).max().unwrap_or(0);
+        let each = (1..=last).all(|tokens| serving(tokens) == 1);
+        let ascending = ranges.is_sorted() && ranges.iter().all(|(a, b)| 1 <= *a && a <= b);
+        prop_assert_eq!(validate(&plan).is_ok(), each && ascending);
     }
 
     #[test]

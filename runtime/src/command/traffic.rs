@@ -11,8 +11,9 @@ use nemo_ir::types::Dtype;
 /// Every weight is read once a step, an embedding table one row a token; slot state is read and
 /// written, KV pages are read.
 pub(super) fn bytes_per_token(plan: &Plan, seqs: u64, context: u64) -> f64 {
-    let program = plan.programs.iter().find(|program| program.phase == Phase::Decode);
-    let Some(program) = program.or(plan.programs.first()) else { return 0.0 };
+    // More sequences than decode programs serve are decoded by a prefill program.
+    let serving = Phase::ALL.into_iter().find_map(|phase| plan.program_for(phase, seqs));
+    let Some(program) = serving.map(|index| &plan.programs[index]) else { return 0.0 };
     let mut whole = BTreeSet::new();
     let mut looked_up = BTreeSet::new();
     let mut states = BTreeSet::new();
@@ -49,6 +50,7 @@ pub(super) fn bytes_per_token(plan: &Plan, seqs: u64, context: u64) -> f64 {
 /// Floating-point operations a prompt's token costs in products with the weights of layers: two an element.
 /// Embedding and head are left out, as most tokens of a prompt need neither.
 pub(super) fn flops_per_token(plan: &Plan) -> f64 {
+    // However a program is fused, it multiplies by the same weights.
     let program = plan.programs.iter().find(|program| program.phase == Phase::Prefill);
     let calls = program.iter().flat_map(|program| &program.calls).filter(|call| call.layer.is_some());
     let weights = calls.flat_map(|call| &call.weights).map(|weight| &plan.weights[*weight]);

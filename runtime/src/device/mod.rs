@@ -47,7 +47,7 @@ pub enum DeviceError {
     /// A step of another engine.
     #[error("the step was checked against the bounds of another engine")]
     OtherBounds,
-    /// A phase that the plan does not have.
+    /// A step that no program of the plan serves.
     #[error("the artifact has no {} program", .0.name())]
     NoProgram(Phase),
     /// A caller with a small stack, and no thread with a larger one.

@@ -21,7 +21,7 @@ impl<'a> CheckedStep<'a> {
         self.step.input(input)
     }
 
-    /// The program that runs it.
+    /// The phase whose programs run it: the one that serves its number of tokens.
     pub(crate) fn phase(&self) -> Phase {
         self.phase
     }
@@ -72,7 +72,7 @@ impl Written {
 }
 
 impl Step<'_> {
-    /// Checks every input and chooses the program; `written` is empty before and after.
+    /// Checks every input and chooses the phase; `written` is empty before and after.
     ///
     /// # Errors
     /// [`StepError`]; a step that passes makes no kernel reach outside of the engine's buffers.

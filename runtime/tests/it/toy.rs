@@ -120,6 +120,7 @@ fn program(phase: Phase, max_tokens: u64) -> Program {
     let block = |name: &str, launches: Vec<Launch>| Block { name: name.to_owned(), launches };
     Program {
         phase,
+        min_tokens: 1,
         max_tokens,
         max_seqs: 3,
         arena_bytes: 2048,

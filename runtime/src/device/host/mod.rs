@@ -10,6 +10,7 @@ pub mod object;
 pub mod peak;
 pub mod pool;
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -78,10 +79,12 @@ pub(crate) struct Host {
     _tables: Vec<Region>,
 }
 
-/// A phase's launches, resolved to addresses.
+/// A program's launches, resolved to addresses.
 #[derive(Debug)]
 struct Program {
     phase: Phase,
+    /// The values of T that it serves.
+    tokens: RangeInclusive<u64>,
     launches: Vec<Launch>,
     /// The launches' arguments, one after the other.
     args: Vec<*mut u8>,
@@ -150,7 +153,12 @@ impl Host {
         };
         let mut programs = Vec::new();
         for program in &plan.programs {
-            let mut flat = Program { phase: program.phase, launches: Vec::new(), args: Vec::new() };
+            let mut flat = Program {
+                phase: program.phase,
+                tokens: program.tokens(),
+                launches: Vec::new(),
+                args: Vec::new(),
+            };
             for call in &program.calls {
                 for launch in &program.blocks[call.block].launches {
                     let symbol = &plan.kernels[launch.kernel].symbol;
@@ -260,13 +268,14 @@ impl Device for Host {
         if *step.bounds() != self.bounds {
             return Err(DeviceError::OtherBounds);
         }
-        let program = self.programs.iter().find(|program| program.phase == step.phase());
-        let program = program.ok_or(DeviceError::NoProgram(step.phase()))?;
+        let dims = step.dims();
+        let serves =
+            |program: &&Program| program.phase == step.phase() && program.tokens.contains(&dims.tokens);
+        let program = self.programs.iter().find(serves).ok_or(DeviceError::NoProgram(step.phase()))?;
         for (input, region) in StepInput::ALL.into_iter().zip(&mut self.inputs) {
             let bytes = step.input(input);
             region.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         }
-        let dims = step.dims();
         let profiling = self.profiling;
         let job = |worker: Worker<'_>| {
             let timed = profiling == Profiling::EachLaunch && worker.thread == 0;

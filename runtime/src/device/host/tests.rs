@@ -10,6 +10,7 @@ use crate::weights::{Progress, WeightsSource};
 fn plan() -> Plan {
     let program = PlanProgram {
         phase: Phase::Prefill,
+        min_tokens: 1,
         max_tokens: 4,
         max_seqs: 1,
         arena_bytes: 64,
