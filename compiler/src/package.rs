@@ -29,6 +29,7 @@ pub(crate) fn contents(model: &Model, activations: Dtype, targets: &[CompiledTar
                 plan: compiled.planned.plan.clone(),
                 object: compiled.object.elf.clone(),
                 fused: fused(compiled),
+                explain: None,
             })
             .collect(),
     }

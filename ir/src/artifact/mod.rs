@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `manifest.json` | [`Manifest`]: format version, model, targets, blake3 of every other entry; the zip's CRC-32 guards it |
 //! | `model.toml` | the model description |
-//! | `fused/<target>/<phase>.txt` | the graph IR after fusion, for people |
+//! | `fused/<target>/<phase>-<first>-<last>.txt` | the graph IR after fusion of one program, for people |
+//! | `explain/<target>.json` | what fusion did and why, where the compiler says, for people |
 //! | `plan/<target>.json` | [`Plan`], all that the runtime interprets |
 //! | `kernels/<target>.o` | the machine code, a relocatable ELF object |
 
@@ -30,8 +31,8 @@ pub use write::{to_bytes, write};
 use crate::plan::{Limits, Plan};
 use crate::types::Dtype;
 
-/// The format that this build writes, and the newest that it reads.
-pub const FORMAT: u32 = 1;
+/// The format that this build writes and reads.
+pub const FORMAT: u32 = 2;
 
 /// Name of the entry that describes the others.
 pub const MANIFEST: &str = "manifest.json";
@@ -67,8 +68,10 @@ pub struct TargetContents {
     pub plan: Plan,
     /// The kernels, a relocatable ELF object.
     pub object: Vec<u8>,
-    /// The fused graph of each program: tail of the entry name (`decode`), and the text.
+    /// The fused graph of each program: tail of the entry name (`decode-1-8`), and the text.
     pub fused: Vec<(String, String)>,
+    /// What fusion did and why: JSON, written as it is.
+    pub explain: Option<String>,
 }
 
 /// The entry `manifest.json`.
@@ -105,8 +108,11 @@ pub struct TargetManifest {
     pub plan: String,
     /// Entry of the machine code.
     pub kernels: String,
-    /// Entries of the fused graphs.
+    /// Entries of the fused graphs, one per program.
     pub fused: Vec<String>,
+    /// Entry that says what fusion did and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explain: Option<String>,
 }
 
 /// What kind of device runs a target.
@@ -183,10 +189,21 @@ pub enum ArtifactError {
     },
     /// Written by a later compiler.
     #[error(
-        "artifact `{}` has format {has}, this runtime reads up to {FORMAT}: use a newer nemort",
+        "artifact `{}` has format {has}, this runtime reads {FORMAT}: use a newer nemort",
         file.display()
     )]
     Newer {
+        /// The artifact.
+        file: PathBuf,
+        /// Its format.
+        has: u64,
+    },
+    /// Written by an earlier compiler.
+    #[error(
+        "artifact `{}` has format {has}, this runtime reads {FORMAT}: compile it anew",
+        file.display()
+    )]
+    Older {
         /// The artifact.
         file: PathBuf,
         /// Its format.

@@ -1,5 +1,6 @@
 //! Opening an artifact: nothing in it is believed before its digest is right.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 use std::ops::Range;
@@ -48,7 +49,7 @@ impl Artifact {
     /// Reads the artifact at `path` and checks every digest.
     ///
     /// # Errors
-    /// [`ArtifactError`] when the file is no artifact, is damaged, or is too new.
+    /// [`ArtifactError`] when the file is no artifact, is damaged, or is of another format.
     pub fn open(path: &Path) -> Result<Self, ArtifactError> {
         let read = |source| ArtifactError::Read { file: path.to_owned(), source };
         Self::from_bytes(path, std::fs::read(path).map_err(read)?)
@@ -239,10 +240,11 @@ fn manifest(
         entry: MANIFEST.to_owned(),
         what: error.to_string(),
     };
-    // The format alone first: a later one may have fields and kinds that this build cannot parse.
+    // The format alone first: another one may have fields and kinds that this build cannot parse.
     let AnyManifest { format } = serde_json::from_slice(json).map_err(malformed)?;
-    if format > u64::from(FORMAT) {
-        return Err(ArtifactError::Newer { file: file.to_owned(), has: format });
+    match format.cmp(&u64::from(FORMAT)) {
+        Ordering::Less => Err(ArtifactError::Older { file: file.to_owned(), has: format }),
+        Ordering::Equal => serde_json::from_slice(json).map_err(malformed),
+        Ordering::Greater => Err(ArtifactError::Newer { file: file.to_owned(), has: format }),
     }
-    serde_json::from_slice(json).map_err(malformed)
 }

@@ -66,7 +66,8 @@ fn contents() -> Contents {
             cpu_features: vec!["avx2".to_owned(), "fma".to_owned()],
             plan: plan(),
             object: (0..=255).collect(),
-            fused: vec![("decode".to_owned(), "block embed {}\n".to_owned())],
+            fused: vec![("decode-1-8".to_owned(), "block embed {}\n".to_owned())],
+            explain: Some("{\"laws\": []}".to_owned()),
         }],
     }
 }
@@ -91,9 +92,23 @@ fn what_is_written_is_read_back() {
     let target = artifact.target("x86-64-v3").unwrap();
     assert_eq!(target.plan, plan());
     assert_eq!(target.object, (0..=255).collect::<Vec<u8>>());
-    assert_eq!(artifact.entry("fused/x86-64-v3/decode.txt").unwrap(), b"block embed {}\n");
+    assert_eq!(target.manifest.fused, ["fused/x86-64-v3/decode-1-8.txt"]);
+    assert_eq!(artifact.entry("fused/x86-64-v3/decode-1-8.txt").unwrap(), b"block embed {}\n");
+    assert_eq!(target.manifest.explain.as_deref(), Some("explain/x86-64-v3.json"));
+    assert_eq!(artifact.entry("explain/x86-64-v3.json").unwrap(), b"{\"laws\": []}");
     let names: Vec<_> = artifact.entries().map(|(name, _)| name.to_owned()).collect();
-    assert_eq!(names.len(), 5);
+    assert_eq!(names.len(), 6);
+}
+
+#[test]
+fn an_explanation_may_be_absent() {
+    let mut contents = contents();
+    contents.targets[0].explain = None;
+    let artifact = open(to_bytes(&contents).unwrap()).unwrap();
+    assert_eq!(artifact.manifest().targets[0].explain, None);
+    assert_eq!(artifact.entries().count(), 5);
+    let manifest = std::str::from_utf8(artifact.entry(MANIFEST).unwrap()).unwrap();
+    assert!(!manifest.contains("explain"), "{manifest}");
 }
 
 #[test]
@@ -140,10 +155,15 @@ fn not_a_zip_and_truncated() {
 }
 
 #[test]
-fn a_newer_format_says_so_before_anything_else() {
-    let manifest = br#"{"format": 7, "shape": "unknown"}"#.to_vec();
-    let message = message(pack(&[(MANIFEST.to_owned(), manifest)]).unwrap());
-    assert!(message.contains("has format 7, this runtime reads up to 1"), "{message}");
+fn another_format_says_so_before_anything_else() {
+    let of_format = |format: u32| {
+        let manifest = format!("{{\"format\": {format}, \"shape\": \"unknown\"}}").into_bytes();
+        message(pack(&[(MANIFEST.to_owned(), manifest)]).unwrap())
+    };
+    let newer = "artifact `out.nemo` has format 7, this runtime reads 2: use a newer nemort";
+    assert_eq!(of_format(7), newer);
+    let older = "artifact `out.nemo` has format 1, this runtime reads 2: compile it anew";
+    assert_eq!(of_format(1), older);
 }
 
 #[test]

@@ -49,6 +49,11 @@ pub fn to_bytes(contents: &Contents) -> Result<Vec<u8>, ArtifactError> {
             entries.push((entry.clone(), text.clone().into_bytes()));
             fused.push(entry);
         }
+        let explain = target.explain.as_ref().map(|json| {
+            let entry = format!("explain/{name}.json");
+            entries.push((entry.clone(), json.clone().into_bytes()));
+            entry
+        });
         let plan = format!("plan/{name}.json");
         let json = serde_json::to_vec(&target.plan)
             .map_err(|error| ArtifactError::Contents(format!("target `{name}`: {error}")))?;
@@ -63,6 +68,7 @@ pub fn to_bytes(contents: &Contents) -> Result<Vec<u8>, ArtifactError> {
             plan,
             kernels,
             fused,
+            explain,
         });
     }
     let digests: BTreeMap<_, _> = entries

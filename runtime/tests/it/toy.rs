@@ -73,6 +73,15 @@ const KERNELS: &str = r"
                 next[r] = forced[r] >= 0 ? forced[r] : best;
             }
         }
+    }
+    #define MARK(name, constant) KERNEL(name) { \
+        int *next = (int *)args[0]; \
+        for (u64 r = thread; r < d->seqs; r += threads) next[r] = constant; \
+    }
+    MARK(mark_1, 1) MARK(mark_2, 2) MARK(mark_3, 3)
+    KERNEL(mark_logits) {
+        float *logits = (float *)args[0];
+        for (u64 i = thread; i < d->rows * 16; i += threads) logits[i] = 0.5f;
     }";
 
 /// The toy's kernels as an object.
@@ -187,7 +196,8 @@ fn target(name: &str, features: &[&str]) -> TargetContents {
         cpu_features: features.iter().map(|feature| (*feature).to_owned()).collect(),
         plan: plan(name),
         object: object().to_vec(),
-        fused: vec![("decode".to_owned(), "toy\n".to_owned())],
+        fused: vec![("decode-1-3".to_owned(), "toy\n".to_owned())],
+        explain: None,
     }
 }
 

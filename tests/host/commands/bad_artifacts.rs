@@ -42,6 +42,7 @@ fn contents(bytes: &[u8]) -> Contents {
             name: name.to_owned(),
             cpu_features: target.manifest.cpu_features.clone(),
             fused: target.manifest.fused.iter().map(text).collect(),
+            explain: target.manifest.explain.as_ref().map(|entry| text(entry).1),
             object: target.object.to_vec(),
             plan: target.plan,
         }
@@ -72,6 +73,14 @@ fn edit_manifest(bytes: &mut [u8], at: usize, byte: u8) {
     bytes[record + 16..record + 20].copy_from_slice(&sum.to_le_bytes());
 }
 
+/// Changes the format, which is one digit.
+fn set_format(bytes: &mut [u8], digit: u8) {
+    let name = b"\"format\":";
+    let at = find(bytes, name) + name.len();
+    let at = bytes[at..].iter().position(u8::is_ascii_digit).expect("the format") + at;
+    edit_manifest(bytes, at, digit);
+}
+
 /// Digests depend on the compiler's version; they are not what is reviewed.
 fn without_digests(text: &str) -> String {
     let mut kept = String::new();
@@ -99,7 +108,7 @@ fn damaged_files() {
         room.edit("qwen.nemo", |bytes| bytes[at] ^= 1);
         review.add(&format!("a flipped bit in {name}"), &room.fails(VERIFY));
     }
-    let damages: [Damage<Vec<u8>>; 10] = [
+    let damages: [Damage<Vec<u8>>; 11] = [
         ("an empty file", Vec::clear),
         ("another file", |bytes| *bytes = b"# Not an artifact\n".to_vec()),
         ("cut in half", |bytes| bytes.truncate(bytes.len() / 2)),
@@ -113,11 +122,8 @@ fn damaged_files() {
             let at = directory + find(&bytes[directory..], b"model.toml");
             bytes[at] = b'M';
         }),
-        ("a later format", |bytes| {
-            let at = find(bytes, b"\"format\":") + b"\"format\":".len();
-            let digit = bytes[at..].iter().position(|byte| *byte == b'1').expect("the format") + at;
-            edit_manifest(bytes, digit, b'7');
-        }),
+        ("a later format", |bytes| set_format(bytes, b'7')),
+        ("an earlier format", |bytes| set_format(bytes, b'1')),
         ("a manifest that is not JSON", |bytes| {
             let at = find(bytes, b"\"format\":");
             edit_manifest(bytes, at, b'?');
