@@ -187,7 +187,7 @@ impl Engine {
         self.device.product_peak()
     }
 
-    /// Time of each launch since the last call; empty unless the device was told to profile.
+    /// Time of each kernel of each block since the last call; empty unless the device was told to profile.
     pub fn take_profile(&mut self) -> Vec<LaunchTime> {
         self.device.take_profile()
     }

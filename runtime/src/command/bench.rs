@@ -10,8 +10,10 @@ use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
 use super::traffic::{bytes_per_token, flops_per_token};
-use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, number, output, whole};
-use crate::device::{LaunchTime, Profiling, human_bytes};
+use super::{
+    CommandError, RunArgs, Shape, check_device, directory, load_engine, number, output, profile, whole,
+};
+use crate::device::{Profiling, human_bytes};
 use crate::engine::{Engine, EngineError, choose_target};
 use crate::session::{Request, Session, SessionError, positions};
 use crate::weights::WeightsSource;
@@ -39,7 +41,7 @@ pub(super) struct BenchArgs {
     /// Repetitions; the median counts.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = repeat, allow_negative_numbers = true)]
     repeat: u32,
-    /// Time each kernel.
+    /// Time each kernel of each block.
     #[arg(long)]
     profile: bool,
     /// Print one JSON document.
@@ -131,7 +133,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     for _ in 0..args.repeat {
         speeds.push(repetition(&mut engine, args, Meters::On)?);
     }
-    let profile = engine.take_profile();
+    let times = engine.take_profile();
     let of_runs = |figure: &dyn Fn(&Speed) -> f64| median(speeds.iter().map(figure).collect());
     let prefill = of_runs(&|speed| speed.prefill);
     let decode = of_runs(&|speed| speed.decode);
@@ -165,7 +167,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
             "bytes_per_token": bytes,
             "weights_bytes": memory.weights,
             "peak_rss": peak_rss,
-            "profile": profile.iter().map(profile_json).collect::<Vec<_>>(),
+            "profile": times.iter().map(profile::row).collect::<Vec<_>>(),
         }));
     }
     output::line(&format!(
@@ -188,7 +190,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
         human_bytes(memory.weights),
         human_bytes(peak_rss)
     ))?;
-    table(&profile)
+    output::write(&profile::table(&times))
 }
 
 /// Reads the prompts and decodes; every sequence has the same length and another text.
@@ -238,40 +240,6 @@ fn median(mut values: Vec<f64>) -> f64 {
         n if n % 2 == 1 => values[middle],
         _ => f64::midpoint(values[middle - 1], values[middle]),
     }
-}
-
-fn profile_json(time: &LaunchTime) -> serde_json::Value {
-    json!({
-        "phase": time.phase.name(),
-        "op": time.op,
-        "kernel": time.symbol,
-        "count": time.count,
-        "seconds": time.total.as_secs_f64(),
-    })
-}
-
-/// Kernels by phase, the slowest first.
-fn table(profile: &[LaunchTime]) -> Result<(), CommandError> {
-    let mut times: Vec<_> = profile.iter().collect();
-    times.sort_by_key(|time| (time.phase, std::cmp::Reverse(time.total)));
-    for (n, time) in times.iter().enumerate() {
-        let of_phase = times.iter().filter(|other| other.phase == time.phase);
-        let all: f64 = of_phase.map(|other| other.total.as_secs_f64()).sum();
-        let seconds = time.total.as_secs_f64();
-        if n == 0 || times[n - 1].phase != time.phase {
-            output::line(&format!("\n{}: {:.1} ms in kernels", time.phase.name(), all * 1e3))?;
-        }
-        output::line(&format!(
-            "  {:5.1} % {:10.3} ms {:8} x {:9.2} us  {}  ({})",
-            100.0 * seconds / all.max(1e-12),
-            seconds * 1e3,
-            time.count,
-            seconds * 1e6 / time.count.max(1) as f64,
-            time.op,
-            time.symbol,
-        ))?;
-    }
-    Ok(())
 }
 
 /// The most memory that this process has held; 0 where the system does not say.

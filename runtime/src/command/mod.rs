@@ -4,6 +4,7 @@ mod bench;
 mod generate;
 mod logits;
 mod output;
+mod profile;
 mod traffic;
 mod verify;
 

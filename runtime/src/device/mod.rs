@@ -2,6 +2,7 @@
 
 pub mod host;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use nemo_ir::plan::Phase;
@@ -37,7 +38,7 @@ pub(crate) trait Device: Send + std::fmt::Debug {
     /// dtype of the device's fastest product of bf16.
     fn product_peak(&mut self) -> f64;
 
-    /// Time of each launch since the last call; empty unless the device was told to profile.
+    /// Time of each kernel of each block since the last call; empty unless the device was told to profile.
     fn take_profile(&mut self) -> Vec<LaunchTime>;
 }
 
@@ -76,16 +77,22 @@ pub struct MemoryUse {
     pub buffers: u64,
 }
 
-/// How long a launch took in all.
+/// How long a kernel took in all, in one block of one program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LaunchTime {
-    /// Which program.
+    /// Phase of the program.
     pub phase: Phase,
+    /// The values of T that the program serves.
+    pub tokens: RangeInclusive<u64>,
+    /// Name of the block.
+    pub block: String,
+    /// How often the block was called.
+    pub calls: u64,
     /// The op that the kernel computes.
     pub op: String,
     /// The kernel's symbol.
     pub symbol: String,
-    /// How often it ran.
+    /// How often the kernel ran.
     pub count: u64,
     /// All of those together.
     pub total: Duration,

@@ -187,7 +187,12 @@ fn bench_reports_what_scripts_read() {
         // One row of the table and the slot state twice, half the vector of one element, and 22 of 64
         // cached floats.
         assert_eq!(report["bytes_per_token"], 4.0 + 24.0 + 4.0 + 88.0);
-        assert_eq!(report["profile"].as_array().unwrap().len(), 10);
+        let profile = report["profile"].as_array().unwrap();
+        assert_eq!(profile.len(), 10);
+        let decode = profile.iter().find(|row| row["phase"] == "decode" && row["op"] == "scan").unwrap();
+        assert_eq!((&decode["block"], &decode["kernel"]), (&"layer".into(), &"toy_scan".into()));
+        assert_eq!((&decode["first_tokens"], &decode["last_tokens"]), (&1.into(), &3.into()));
+        assert!(decode["calls"].as_u64().unwrap() > 0 && decode["calls"] == decode["count"], "{decode}");
         assert!(failure(&["bench", file, "--random-weights", "--new", "1"], 1).contains("--new at least 2"));
         assert!(failure(&["bench", file], 2).contains("required"));
     });

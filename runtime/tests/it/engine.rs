@@ -255,6 +255,9 @@ fn random_weights_and_a_profile() {
     let profile = engine.take_profile();
     let ops: Vec<_> = profile.iter().map(|time| (time.op.as_str(), time.count)).collect();
     assert_eq!(ops, [("embed", 1), ("scan", 1), ("cache", 1), ("head", 1), ("sample", 1)]);
+    let blocks: Vec<_> = profile.iter().map(|time| (time.block.as_str(), time.calls)).collect();
+    assert_eq!(blocks, [("embed", 1), ("layer", 1), ("layer", 1), ("head", 1), ("head", 1)]);
+    assert!(profile.iter().all(|time| time.phase == Phase::Decode && time.tokens == (1..=3)));
     assert!(engine.take_profile().is_empty());
     assert_eq!(engine.memory().weights, 64 + 4);
 }

@@ -3,5 +3,6 @@
 
 mod command;
 mod engine;
+mod ranges;
 mod session;
 mod toy;

@@ -14,7 +14,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nemo_ir::plan::{Arg, Phase, Plan, StateUnit};
+use nemo_ir::plan::{self, Arg, Phase, Plan, StateUnit};
 use nemo_ir::step::StepInput;
 use nemo_ir::types::Symbol;
 use thiserror::Error;
@@ -85,9 +85,20 @@ struct Program {
     phase: Phase,
     /// The values of T that it serves.
     tokens: RangeInclusive<u64>,
+    blocks: Vec<Block>,
     launches: Vec<Launch>,
     /// The launches' arguments, one after the other.
     args: Vec<*mut u8>,
+    /// Steps that were timed.
+    steps: AtomicU64,
+}
+
+/// What profiles say about a block.
+#[derive(Debug)]
+struct Block {
+    name: String,
+    /// How often a step calls it.
+    calls: u64,
 }
 
 /// One launch.
@@ -95,9 +106,11 @@ struct Program {
 struct Launch {
     function: KernelFn,
     first_arg: usize,
+    /// Index into the program's blocks.
+    block: usize,
     op: String,
     symbol: String,
-    count: AtomicU64,
+    /// Time in the steps that were timed.
     nanos: AtomicU64,
 }
 
@@ -141,7 +154,7 @@ impl Host {
             region.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         }
         let (arena, logits, next) = (region(&sizes.arena)?, region(&sizes.logits)?, region(&sizes.next)?);
-        let address = |arg: Arg, call: &nemo_ir::plan::Call| match arg {
+        let address = |arg: Arg, call: &plan::Call| match arg {
             Arg::Arena(offset) => arena.as_ptr().wrapping_add(offset as usize),
             // Kernels take every argument as `*mut u8` and only read their weights.
             Arg::Weight(n) => weights.bytes(call.weights[n]).as_ptr().cast_mut(),
@@ -156,8 +169,10 @@ impl Host {
             let mut flat = Program {
                 phase: program.phase,
                 tokens: program.tokens(),
+                blocks: program.blocks.iter().map(|block| called(program, block)).collect(),
                 launches: Vec::new(),
                 args: Vec::new(),
+                steps: AtomicU64::new(0),
             };
             for call in &program.calls {
                 for launch in &program.blocks[call.block].launches {
@@ -167,9 +182,9 @@ impl Host {
                     flat.launches.push(Launch {
                         function: code.function(symbol)?,
                         first_arg,
+                        block: call.block,
                         op: launch.op.clone(),
                         symbol: symbol.clone(),
-                        count: AtomicU64::new(0),
                         nanos: AtomicU64::new(0),
                     });
                 }
@@ -194,6 +209,12 @@ impl Host {
             _tables: tables,
         })
     }
+}
+
+/// A block's name, and how often a step calls what has this name.
+fn called(program: &plan::Program, block: &plan::Block) -> Block {
+    let calls = program.calls.iter().filter(|call| program.blocks[call.block].name == block.name).count();
+    Block { name: block.name.clone(), calls: calls as u64 }
 }
 
 /// Bytes of everything that a plan needs under some options.
@@ -289,9 +310,11 @@ impl Device for Host {
                 if let Some(last) = &mut last {
                     let now = Instant::now();
                     launch.nanos.fetch_add((now - *last).as_nanos() as u64, Ordering::Relaxed);
-                    launch.count.fetch_add(1, Ordering::Relaxed);
                     *last = now;
                 }
+            }
+            if timed {
+                program.steps.fetch_add(1, Ordering::Relaxed);
             }
         };
         self.pool.try_run(&job).map_err(|error| DeviceError::Stack(error.to_string()))
@@ -323,27 +346,32 @@ impl Device for Host {
 
     fn take_profile(&mut self) -> Vec<LaunchTime> {
         let mut times: Vec<LaunchTime> = Vec::new();
-        for (program, launch) in self
-            .programs
-            .iter()
-            .flat_map(|program| program.launches.iter().map(move |launch| (program, launch)))
-        {
-            let count = launch.count.swap(0, Ordering::Relaxed);
-            let total = Duration::from_nanos(launch.nanos.swap(0, Ordering::Relaxed));
-            let same = |time: &&mut LaunchTime| time.phase == program.phase && time.symbol == launch.symbol;
-            match times.iter_mut().find(same) {
-                _ if count == 0 => {}
-                Some(time) => {
-                    time.count += count;
-                    time.total += total;
+        for program in &self.programs {
+            let steps = program.steps.swap(0, Ordering::Relaxed);
+            if steps == 0 {
+                continue;
+            }
+            let own = times.len();
+            for launch in &program.launches {
+                let block = &program.blocks[launch.block];
+                let total = Duration::from_nanos(launch.nanos.swap(0, Ordering::Relaxed));
+                let same = |time: &&mut LaunchTime| time.block == block.name && time.symbol == launch.symbol;
+                match times[own..].iter_mut().find(same) {
+                    Some(time) => {
+                        time.count += steps;
+                        time.total += total;
+                    }
+                    None => times.push(LaunchTime {
+                        phase: program.phase,
+                        tokens: program.tokens.clone(),
+                        block: block.name.clone(),
+                        calls: steps * block.calls,
+                        op: launch.op.clone(),
+                        symbol: launch.symbol.clone(),
+                        count: steps,
+                        total,
+                    }),
                 }
-                None => times.push(LaunchTime {
-                    phase: program.phase,
-                    op: launch.op.clone(),
-                    symbol: launch.symbol.clone(),
-                    count,
-                    total,
-                }),
             }
         }
         times
