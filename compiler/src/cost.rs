@@ -82,7 +82,11 @@ pub fn kernel(
     if work.work_space > at.device.work_space_bytes {
         return Cost::IMPOSSIBLE;
     }
-    Cost { bytes: work.memory_bytes + work.activation_bytes, flops: work.flops(), seconds: seconds(&work, at.device) }
+    Cost {
+        bytes: work.memory_bytes + work.activation_bytes,
+        flops: work.flops(),
+        seconds: seconds(&work, at.device),
+    }
 }
 
 fn seconds(work: &Work, device: &Device) -> f64 {

@@ -182,11 +182,16 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
 /// # Errors
 /// [`TargetError::NoGenerators`] where more is.
 fn only_texts(args: &Args, targets: &[Target]) -> Result<Option<String>, CliError> {
-    let Some(name) = targets.iter().find(|target| matches!(target, Target::Gpu(_))).map(Target::to_string) else {
+    let Some(name) = targets.iter().find(|target| matches!(target, Target::Gpu(_))).map(Target::to_string)
+    else {
         return Ok(None);
     };
     let texts = args.emit.as_ref().is_some_and(|emit| emit.needs_kernels().is_none());
-    if texts && args.output.is_none() { Ok(Some(name)) } else { Err(TargetError::NoGenerators { name }.into()) }
+    if texts && args.output.is_none() {
+        Ok(Some(name))
+    } else {
+        Err(TargetError::NoGenerators { name }.into())
+    }
 }
 
 /// A spinner with the stage and the time; nothing where standard error is no terminal.

@@ -204,7 +204,8 @@ fn decode_context(at: &Situation<'_>) -> f64 {
 
 /// Products of matrices inside chunks of each head, and of its state; scores belong to a group.
 fn chunked(placed: &Placed<'_>, at: &Situation<'_>) -> f64 {
-    let Some([_, Dim::Const(heads), Dim::Const(state), Dim::Const(head_dim)]) = placed.ty("ssm").map(|ty| &ty.shape[..])
+    let Some([_, Dim::Const(heads), Dim::Const(state), Dim::Const(head_dim)]) =
+        placed.ty("ssm").map(|ty| &ty.shape[..])
     else {
         return 0.0;
     };

@@ -174,11 +174,14 @@ impl Replay<'_> {
             read.extend(extent.map(|extent| (n, extent)));
         }
         for result in (0..run.results.len()).filter(|n| is_state(*n)) {
-            let superseded = run.op.operands.iter().position(|operand| {
-                run.op.results[result].0.strip_suffix('\'') == Some(operand.name)
-            });
+            let superseded = run
+                .op
+                .operands
+                .iter()
+                .position(|operand| run.op.results[result].0.strip_suffix('\'') == Some(operand.name));
             let given = superseded.and_then(|place| places.iter().position(|given| *given == place));
-            let Some(Content::State { state, .. }) = given.and_then(|n| frame.contents.get(&operands[n])) else {
+            let Some(Content::State { state, .. }) = given.and_then(|n| frame.contents.get(&operands[n]))
+            else {
                 return Err("it gives a state that it does not take".to_owned());
             };
             let state = *state;

@@ -3,7 +3,7 @@
 
 use egg::{Analysis, DidMerge, EGraph, Id};
 use nemo_ir::graph::Node;
-use nemo_ir::ops::{Attr, OpArgs, Op, OperandKind};
+use nemo_ir::ops::{Attr, Op, OpArgs, OperandKind};
 use nemo_ir::types::Type;
 
 use super::term::{Head, Term, written};

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use egg::{Applier, Id, MultiPattern, Rewrite, Runner, SearchMatches, SimpleScheduler, StopReason, Subst, Symbol, Var};
+use egg::{
+    Applier, Id, MultiPattern, Rewrite, Runner, SearchMatches, SimpleScheduler, StopReason, Subst, Symbol,
+    Var,
+};
 use nemo_ir::plan::Phase;
 
 use super::analysis::{Data, Facts, Firing, Graph, Signature, data_of};

@@ -238,7 +238,13 @@ impl Forms {
         Terms { name: of.name.clone(), leaves: of.leaves.clone(), expr: interned.expr, roots }
     }
 
-    fn build(&self, choice: &Choice, class: usize, interned: &mut Interned, ids: &mut HashMap<usize, Id>) -> Id {
+    fn build(
+        &self,
+        choice: &Choice,
+        class: usize,
+        interned: &mut Interned,
+        ids: &mut HashMap<usize, Id>,
+    ) -> Id {
         if let Some(id) = ids.get(&class) {
             return *id;
         }

@@ -154,7 +154,13 @@ fn apply(
             }
         }
     }
-    let mut rebuilt = Rebuild { expr: &expr, replaced: &replaced, interned: Interned::default(), done: BTreeMap::new(), open: Vec::new() };
+    let mut rebuilt = Rebuild {
+        expr: &expr,
+        replaced: &replaced,
+        interned: Interned::default(),
+        done: BTreeMap::new(),
+        open: Vec::new(),
+    };
     let mut roots = Vec::with_capacity(terms.roots.len());
     for (root, id) in &terms.roots {
         roots.push((root.clone(), rebuilt.id(*id)?));

@@ -99,8 +99,9 @@ pub fn equations(text: &str) -> Result<Equations, String> {
     }
     text.split(',')
         .map(|equation| {
-            let (name, pattern) =
-                equation.split_once('=').ok_or_else(|| format!("`{equation}` is no `?variable = pattern`"))?;
+            let (name, pattern) = equation
+                .split_once('=')
+                .ok_or_else(|| format!("`{equation}` is no `?variable = pattern`"))?;
             Ok((var(name)?, parse(pattern)?))
         })
         .collect()

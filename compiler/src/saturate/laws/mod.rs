@@ -42,9 +42,7 @@ pub fn table() -> impl Iterator<Item = &'static Law> {
 /// When a line of a table cannot be read, which a test rules out.
 pub fn parsed() -> &'static [Parsed] {
     static LAWS: OnceLock<Vec<Parsed>> = OnceLock::new();
-    LAWS.get_or_init(|| {
-        table().map(|law| Parsed::of(*law).unwrap_or_else(|what| panic!("{what}"))).collect()
-    })
+    LAWS.get_or_init(|| table().map(|law| Parsed::of(*law).unwrap_or_else(|what| panic!("{what}"))).collect())
 }
 
 #[cfg(test)]
