@@ -5,6 +5,7 @@
 
 mod compile;
 pub mod device;
+pub mod fit;
 pub mod lower;
 mod package;
 pub mod plan;
