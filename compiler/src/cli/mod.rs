@@ -1,5 +1,7 @@
 //! The commands, a file each: they read options, call the library and print.
 
+#[cfg(target_arch = "x86_64")]
+mod calibrate;
 mod check;
 mod compile;
 mod emit;
@@ -46,6 +48,9 @@ enum Command {
     Targets(targets::Args),
     /// Tell whether a model fits a device, with a table of what takes memory; exits with 1 when it does not
     Fit(fit::Args),
+    /// Measure this machine's bandwidth and peaks, and print them as a device file
+    #[cfg(target_arch = "x86_64")]
+    Calibrate(calibrate::Args),
     /// Show what is in an artifact, or print one entry of it
     Inspect(inspect::Args),
 }
@@ -89,6 +94,9 @@ enum CliError {
     Device(#[from] DeviceError),
     #[error(transparent)]
     Fit(#[from] FitError),
+    #[cfg(target_arch = "x86_64")]
+    #[error(transparent)]
+    Calibrate(#[from] nemoc::calibrate::CalibrateError),
     #[error("{0}")]
     DoesNotFit(String),
     #[error("cannot write JSON: {0}")]
@@ -104,6 +112,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Models(args) => models::run(&args),
         Command::Targets(args) => targets::run(&args),
         Command::Fit(args) => fit::run(&args),
+        #[cfg(target_arch = "x86_64")]
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     };
     match result {
