@@ -3,9 +3,12 @@
 //! [`compile()`] runs the pipeline; each stage is a module of its own and can be called alone. Nothing here runs a
 //! model or reads its weights.
 
+#[cfg(target_arch = "x86_64")]
+pub mod calibrate;
 mod compile;
 pub mod cost;
 pub mod device;
+pub mod fit;
 pub mod fuse;
 pub mod lower;
 mod package;

@@ -209,4 +209,15 @@ fn tables_and_their_json() {
     let names: Vec<_> =
         json.as_array().unwrap().iter().map(|target| target["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["x86-64-v3", "x86-64-v4", "host", "sm_86", "sm_90"]);
+    assert_eq!(json[4]["device"]["name"], "h100");
+    assert_eq!(json[3]["device"]["bandwidth_gb_s"], 600.0);
+    assert_eq!(json[0]["device"]["memory_bytes"], Value::Null);
+    // The facts that do not depend on this machine.
+    let facts: Vec<_> = targets.lines().filter(|line| !line.starts_with("host ")).collect();
+    insta::assert_snapshot!(
+        facts
+            .iter()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n")
+            .collect::<String>()
+    );
 }

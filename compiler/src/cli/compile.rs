@@ -35,13 +35,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "FORMAT", default_value = "stored")]
     weights_format: WeightsFormat,
     /// Sequences in one step
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = whole, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = super::whole, allow_negative_numbers = true)]
     max_seqs: u64,
     /// Positions that a sequence may reach; the model's own limit when absent
-    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = super::whole, allow_negative_numbers = true)]
     max_context: Option<u64>,
     /// Tokens in one prefill step
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = whole, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = super::whole, allow_negative_numbers = true)]
     chunk: u64,
     /// How operations are fused
     #[arg(long, value_name = "HOW", default_value = "saturate")]
@@ -107,11 +107,6 @@ pub(super) fn fusion(rules: RulesArg, numerics: NumericsArg) -> saturate::Option
             NumericsArg::Reassociate => Class::Reassociating,
         },
     }
-}
-
-/// A count; what is legal depends on the model.
-fn whole(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("this is no whole number from 0 to {}", u64::MAX))
 }
 
 pub(super) fn run(args: &Args) -> Result<(), CliError> {

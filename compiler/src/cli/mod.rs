@@ -1,8 +1,11 @@
 //! The commands, a file each: they read options, call the library and print.
 
+#[cfg(target_arch = "x86_64")]
+mod calibrate;
 mod check;
 mod compile;
 mod emit;
+mod fit;
 mod import;
 mod inspect;
 mod models;
@@ -20,6 +23,7 @@ use nemo_kernels::target::TargetError;
 use nemo_models::{Diagnostics, ImportError};
 use nemoc::CompileError;
 use nemoc::device::DeviceError;
+use nemoc::fit::FitError;
 use thiserror::Error;
 
 /// Compiler for NVIDIA's Nemotron language models.
@@ -40,8 +44,13 @@ enum Command {
     Import(import::Args),
     /// List the built-in models: parameters, layers, memory per token and per sequence
     Models(models::Args),
-    /// List the targets and what each needs
+    /// List the targets: what each needs, and the facts of its device
     Targets(targets::Args),
+    /// Tell whether a model fits a device, with a table of what takes memory; exits with 1 when it does not
+    Fit(fit::Args),
+    /// Measure this machine's bandwidth and peaks, and print them as a device file
+    #[cfg(target_arch = "x86_64")]
+    Calibrate(calibrate::Args),
     /// Show what is in an artifact, or print one entry of it
     Inspect(inspect::Args),
 }
@@ -83,6 +92,15 @@ enum CliError {
     Compile(#[from] CompileError),
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    #[cfg(target_arch = "x86_64")]
+    #[error(transparent)]
+    Calibrate(#[from] nemoc::calibrate::CalibrateError),
+    #[error("{0}")]
+    DoesNotFit(String),
     #[error("cannot write JSON: {0}")]
     Json(#[from] serde_json::Error),
 }
@@ -95,6 +113,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Import(args) => import::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Targets(args) => targets::run(&args),
+        Command::Fit(args) => fit::run(&args),
+        #[cfg(target_arch = "x86_64")]
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     };
     match result {
@@ -125,6 +146,11 @@ fn out_json(value: &impl serde::Serialize) -> Result<(), CliError> {
     let mut text = serde_json::to_string_pretty(value)?;
     text.push('\n');
     out(text)
+}
+
+/// A count on the command line; what is legal depends on the model.
+fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("this is no whole number from 0 to {}", u64::MAX))
 }
 
 fn read_text(path: &Path) -> Result<String, CliError> {

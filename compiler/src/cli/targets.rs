@@ -1,9 +1,10 @@
 //! `nemoc targets`.
 
 use nemo_kernels::target::{GPU_NAMES, HostTarget};
+use nemoc::device::Device;
 use serde_json::json;
 
-use super::table::table;
+use super::table::{bytes, table};
 use super::{CliError, out, out_json};
 
 /// What can be asked for by name, before features are appended.
@@ -19,6 +20,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let levels: Vec<HostTarget> = LEVELS.iter().filter_map(|name| HostTarget::parse(name).ok()).collect();
     let host = HostTarget::detect();
+    let no_generators = "no kernel generators in this version";
     if args.json {
         let mut list: Vec<_> = levels.iter().map(|target| facts(&target.to_string(), target)).collect();
         match &host {
@@ -28,28 +30,67 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
             })),
         }
         list.extend(GPU_NAMES.map(|name| {
-            json!({ "name": name, "kind": "cuda", "available": false, "why": "no kernel generators in this version" })
+            json!({
+                "name": name, "kind": "cuda", "available": false, "why": no_generators,
+                "device": Device::for_target(name),
+            })
         }));
         return out_json(&list);
     }
-    let header = ["target", "spelled out", "kind", "f32 lanes", "features"];
+    let header = [
+        "target",
+        "spelled out",
+        "kind",
+        "f32 lanes",
+        "device",
+        "GB/s",
+        "bf16 GFLOP/s",
+        "f32 GFLOP/s",
+        "launch us",
+        "memory",
+        "features",
+    ];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(levels.iter().map(|target| row(&target.to_string(), target)));
     rows.push(match &host {
         Ok(target) => row("host", target),
-        Err(error) => unavailable("host", "host", &error.to_string()),
+        Err(error) => unavailable("host", "host", None, &error.to_string()),
     });
-    rows.extend(GPU_NAMES.map(|name| unavailable(name, "cuda", "no kernel generators in this version")));
+    rows.extend(
+        GPU_NAMES.map(|name| unavailable(name, "cuda", Device::for_target(name).as_ref(), no_generators)),
+    );
     out(table(&rows))
 }
 
-fn row(name: &str, target: &HostTarget) -> Vec<String> {
-    let features = target.cpu_features().join(" ");
-    vec![name.to_owned(), target.to_string(), "host".to_owned(), target.lanes().to_string(), features]
+/// What is known of the device behind a target; of `host`, the memory too.
+fn device(name: &str, target: &HostTarget) -> Option<Device> {
+    if name == "host" { Device::host().ok() } else { Device::for_target(target.level().name()) }
 }
 
-fn unavailable(name: &str, kind: &str, why: &str) -> Vec<String> {
-    vec![name.to_owned(), "-".to_owned(), kind.to_owned(), "-".to_owned(), why.to_owned()]
+fn row(name: &str, target: &HostTarget) -> Vec<String> {
+    let mut row = vec![name.to_owned(), target.to_string(), "host".to_owned(), target.lanes().to_string()];
+    row.extend(device_cells(device(name, target).as_ref()));
+    row.push(target.cpu_features().join(" "));
+    row
+}
+
+fn unavailable(name: &str, kind: &str, device: Option<&Device>, why: &str) -> Vec<String> {
+    let mut row = vec![name.to_owned(), "-".to_owned(), kind.to_owned(), "-".to_owned()];
+    row.extend(device_cells(device));
+    row.push(why.to_owned());
+    row
+}
+
+fn device_cells(device: Option<&Device>) -> [String; 6] {
+    let Some(device) = device else { return ["-"; 6].map(str::to_owned) };
+    [
+        device.name.clone(),
+        device.bandwidth_gb_s.to_string(),
+        device.products_gflop_s.bf16.to_string(),
+        device.products_gflop_s.f32.to_string(),
+        device.launch_us.to_string(),
+        device.memory_bytes.map_or_else(|| "-".to_owned(), bytes),
+    ]
 }
 
 fn facts(name: &str, target: &HostTarget) -> serde_json::Value {
@@ -60,5 +101,6 @@ fn facts(name: &str, target: &HostTarget) -> serde_json::Value {
         "spelled_out": target.to_string(),
         "f32_lanes": target.lanes(),
         "features": target.cpu_features(),
+        "device": device(name, target),
     })
 }
