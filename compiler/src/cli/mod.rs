@@ -93,8 +93,6 @@ enum CliError {
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
     #[error(transparent)]
-    Device(#[from] DeviceError),
-    #[error(transparent)]
     Fit(#[from] FitError),
     #[cfg(target_arch = "x86_64")]
     #[error(transparent)]
