@@ -136,6 +136,50 @@ impl Forms {
         best
     }
 
+    /// The cheapest choice found that has other kernels than this one: each move away from it, and the best that can be
+    /// had without taking that move back.
+    pub fn runner_up(&self, choice: &Choice) -> Option<(Choice, f64)> {
+        let kernels = self.kernels(choice);
+        let moves = self.moves();
+        let mut best: Option<(Choice, f64)> = None;
+        for changes in &moves {
+            if changes.iter().all(|(class, node)| choice[*class] == *node) {
+                continue;
+            }
+            let mut start = choice.clone();
+            for (class, node) in changes {
+                start[*class] = *node;
+            }
+            let pinned = |other: &&Vec<(usize, usize)>| {
+                other.iter().all(|(class, _)| changes.iter().all(|(pinned, _)| pinned != class))
+            };
+            let free: Vec<_> = moves.iter().filter(pinned).cloned().collect();
+            let (found, seconds) = self.climb(start, &free);
+            let better = best.as_ref().is_none_or(|(_, least)| seconds < *least);
+            if seconds.is_finite() && better && self.kernels(&found) != kernels {
+                best = Some((found, seconds));
+            }
+        }
+        best
+    }
+
+    /// The ops that a choice computes, views left out, in alphabetical order.
+    fn kernels(&self, choice: &Choice) -> Vec<&'static str> {
+        let mut walk = Walk { mark: vec![Mark::New; self.classes.len()], order: Vec::new() };
+        for root in &self.roots {
+            self.visit(choice, *root, &mut walk);
+        }
+        let heads = walk.order.iter().map(|class| self.classes[*class].nodes[choice[*class]].term.head);
+        let mut ops: Vec<_> = heads
+            .filter_map(|head| match head {
+                Head::Op(name) if name != "slice" => Some(name),
+                _ => None,
+            })
+            .collect();
+        ops.sort_unstable();
+        ops
+    }
+
     /// Takes the best move as long as one is an improvement.
     fn climb(&self, mut choice: Choice, moves: &[Vec<(usize, usize)>]) -> (Choice, f64) {
         let mut seconds = self.seconds(&choice);

@@ -101,6 +101,24 @@ pub fn fuse(block: &Block, at: &Situation<'_>, options: Options) -> Result<Fused
     Ok(Fused { block, report })
 }
 
+/// The cheapest form with other kernels than the chosen one, to measure the choice by; `None` where there is one form
+/// only.
+///
+/// # Errors
+/// As [`fuse`].
+pub fn runner_up(block: &Block, at: &Situation<'_>, numerics: Class) -> Result<Option<Fused>, BuildError> {
+    let off = Terms::of(block);
+    let saturated = egraph::saturate(&off, at.phase, numerics);
+    let forms = Forms::of(&saturated, &off, at);
+    let Some((choice, _)) = forms.runner_up(&forms.best().0) else { return Ok(None) };
+    let terms = forms.terms(&choice, &off);
+    let mut report = BlockReport::new(&block.name);
+    report.off = Totals::of(&off, at);
+    report.chosen = Totals::of(&terms, at);
+    report.kernels = explain::kernels(&terms, at, &saturated.graph.analysis.firings);
+    Ok(Some(Fused { block: terms.to_block()?, report }))
+}
+
 fn saturate(off: &Terms, greedy: &Terms, at: &Situation<'_>, most: Class, report: &mut BlockReport) -> Terms {
     let saturated = egraph::saturate(off, at.phase, most);
     let forms = Forms::of(&saturated, off, at);
