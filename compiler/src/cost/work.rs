@@ -114,6 +114,10 @@ fn traffic(placed: &Placed<'_>, at: &Situation<'_>) -> Work {
                 work.memory_bytes += ty.width().unwrap_or(0) * ty.dtype.bytes() * at.tokens;
             }
             OperandKind::Weight | OperandKind::OptionalWeight => work.memory_bytes += bytes(ty, at),
+            // At temperature 0 the maxima say which tile to read.
+            OperandKind::Value if placed.op.name == "sample_tiled" && operand.name == "logits" => {
+                work.activation_bytes += placed.int("tile") * ty.dtype.bytes() * at.seqs;
+            }
             OperandKind::Value => work.activation_bytes += bytes(ty, at),
             OperandKind::Table => {
                 work.activation_bytes += ty.width().unwrap_or(0) * ty.dtype.bytes() * at.tokens;
@@ -183,10 +187,13 @@ fn step(work: &mut Work, placed: &Placed<'_>, at: &Situation<'_>) {
         "relu2" => 3.0,
         "swiglu" => FUNCTION + 3.0,
         "rope" => 3.0,
-        "sample" => {
-            // One sequence is one share's, whatever the device has: two passes over the logits.
-            let logits = placed.ty("logits").map_or(0.0, |ty| elements(ty, at));
-            work.elementwise += 4.0 * logits;
+        // Two passes over what is read: for the largest, and for its place.
+        "sample" | "sample_tiled" => {
+            work.elementwise += 4.0 * work.activation_bytes as f64 / 4.0;
+            return;
+        }
+        "tile_max" => {
+            work.elementwise += 2.0 * placed.ty("x").map_or(0.0, |ty| elements(ty, at));
             return;
         }
         _ => 1.0,
@@ -243,7 +250,9 @@ fn shares(placed: &Placed<'_>, at: &Situation<'_>) -> f64 {
                 Kind::Cpu => rows * heads,
             }
         }
-        "sample" => at.seqs as f64,
+        // A sequence is one share's, whatever the device has.
+        "sample" | "sample_tiled" => at.seqs as f64,
+        "tile_max" => rows * width,
         "kv_append" => at.tokens as f64,
         "causal_conv1d" | "dt_softplus" => match at.device.kind {
             Kind::Gpu => at.seqs as f64 * (width / 256.0).ceil(),

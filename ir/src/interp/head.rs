@@ -64,3 +64,14 @@ pub fn sample(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
     }
     Ok(vec![Tensor::int([sequences.len()], next)])
 }
+
+/// `tile_max` of the op table.
+pub fn tile_max(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
+    let (x, tile) = (args.matrix("x"), args.int("tile"));
+    let larger = |a: f64, b: &f64| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(*b) };
+    let maxima: Vec<f64> = (0..x.rows)
+        .flat_map(|row| x.row(row).chunks(tile))
+        .map(|columns| columns.iter().fold(f64::NEG_INFINITY, larger))
+        .collect();
+    Ok(vec![Tensor::real([x.rows, x.width.div_ceil(tile)], maxima)])
+}

@@ -1,5 +1,6 @@
 //! Tests of the IR through its public interface.
 
+mod fused;
 mod ops_dense;
 mod ops_head;
 mod ops_state;

@@ -48,6 +48,32 @@ fn gather_rows_selects() {
     assert_eq!(eval(text, [("x", x)], &step), [2.0, 3.0, 6.0, 7.0, 8.0, 9.0]);
 }
 
+#[test]
+fn tile_max_takes_the_last_tile_as_it_is() {
+    let text = "block b(%x: f32[T,5]) {
+        %0 = tile_max(%x) {tile: 2} : f32[T,3]
+        return y = %0
+    }";
+    let x = Tensor::real([2, 5], vec![1.0, 3.0, -2.0, -4.0, -9.0, f64::NAN, 7.0, 0.0, 5.0, 2.0]);
+    let found = eval(text, [("x", x)], &crate::support::rows(2));
+    assert_eq!(found[..3], [3.0, -2.0, -9.0]);
+    assert!(found[3].is_nan());
+    assert_eq!(found[4..], [5.0, 2.0]);
+}
+
+#[test]
+fn sampling_by_tiles_is_sampling() {
+    let text = "block b(%logits: f32[L,4]) {
+        %0 = tile_max(%logits) {tile: 3} : f32[L,2]
+        %1 = sample_tiled(%logits, %0) {tile: 3} : i32[R]
+        return next = %1
+    }";
+    let step = tokens(&[0]);
+    let given = tensors([("logits", Tensor::real([1, 4], vec![0.5, 2.0, 1.0, 2.0]))]);
+    let next = run(&block(text), &given, &mut Tensors::new(), &step)["next"].as_int().unwrap().to_vec();
+    assert_eq!(next, [1]);
+}
+
 #[track_caller]
 fn sample(step: &Step, logits: &[f64]) -> Vec<i32> {
     let given = tensors([("logits", Tensor::real([logits.len() / 4, 4], logits.to_vec()))]);
