@@ -101,6 +101,11 @@ pub fn fuse(block: &Block, at: &Situation<'_>, options: Options) -> Result<Fused
     Ok(Fused { block, report })
 }
 
+/// What a block costs as it stands.
+pub fn predict(block: &Block, at: &Situation<'_>) -> Totals {
+    Totals::of(&Terms::of(block), at)
+}
+
 /// The cheapest form with other kernels than the chosen one, to measure the choice by; `None` where there is one form
 /// only.
 ///
