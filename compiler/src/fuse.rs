@@ -27,6 +27,8 @@ pub struct Explanation {
     pub target: String,
     /// Name of the device whose facts decided.
     pub device: String,
+    /// What that device takes for a launch alone, in microseconds.
+    pub launch_us: f64,
     /// How laws were applied.
     pub rules: saturate::Rules,
     /// The least exact laws that were.

@@ -1,11 +1,12 @@
 //! From the description of a model to one artifact: lowering to the graph IR, planning, code, packaging.
 //!
-//! [`compile()`] runs the pipeline; each stage is a module of its own and can be called alone. Nothing here runs a
+//! [`compile()`] runs the pipeline, [`plan_for`] the part of it before code; each stage is a module of its own and can be called alone. Nothing here runs a
 //! model or reads its weights.
 
 mod compile;
 pub mod cost;
 pub mod device;
+pub mod explain;
 pub mod fuse;
 pub mod lower;
 mod package;
@@ -13,5 +14,6 @@ pub mod plan;
 pub mod saturate;
 
 pub use compile::{
-    CompileError, CompileOptions, Compiled, CompiledTarget, MAX_CHUNK, MAX_SEQS, Progress, Stage, compile,
+    CompileError, CompileOptions, Compiled, CompiledTarget, MAX_CHUNK, MAX_SEQS, PlannedModel, Progress,
+    Stage, compile, lower_phases, plan_for,
 };

@@ -60,10 +60,20 @@ pub(super) struct Args {
     quiet: bool,
 }
 
+/// `--activations`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Activations {
+pub(super) enum Activations {
     Bf16,
     F32,
+}
+
+impl From<Activations> for Dtype {
+    fn from(activations: Activations) -> Self {
+        match activations {
+            Activations::Bf16 => Self::Bf16,
+            Activations::F32 => Self::F32,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,7 +120,7 @@ pub(super) fn fusion(rules: RulesArg, numerics: NumericsArg) -> saturate::Option
 }
 
 /// A count; what is legal depends on the model.
-fn whole(text: &str) -> Result<u64, String> {
+pub(super) fn whole(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| format!("this is no whole number from 0 to {}", u64::MAX))
 }
 
@@ -135,10 +145,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.as_deref().map(Device::find).transpose()?;
     let wants = |stage| args.emit.as_ref().is_some_and(|emit| emit.wants(stage));
     let options = CompileOptions {
-        activations: args.activations.map(|activations| match activations {
-            Activations::Bf16 => Dtype::Bf16,
-            Activations::F32 => Dtype::F32,
-        }),
+        activations: args.activations.map(Dtype::from),
         max_seqs: args.max_seqs,
         max_context: args.max_context,
         chunk: args.chunk,

@@ -3,6 +3,7 @@
 mod check;
 mod compile;
 mod emit;
+mod explain;
 mod import;
 mod inspect;
 mod models;
@@ -20,6 +21,7 @@ use nemo_kernels::target::TargetError;
 use nemo_models::{Diagnostics, ImportError};
 use nemoc::CompileError;
 use nemoc::device::DeviceError;
+use nemoc::explain::ReplayError;
 use thiserror::Error;
 
 /// Compiler for NVIDIA's Nemotron language models.
@@ -42,6 +44,8 @@ enum Command {
     Models(models::Args),
     /// List the targets and what each needs
     Targets(targets::Args),
+    /// Show which kernels the blocks became, by which laws, and what that saves
+    Explain(explain::Args),
     /// Show what is in an artifact, or print one entry of it
     Inspect(inspect::Args),
 }
@@ -71,6 +75,16 @@ enum CliError {
     EmptyModel,
     #[error("--target names no target; `host` is this machine")]
     EmptyTarget,
+    #[error("{option} is for a model, but `{}` is an artifact: its fusions are chosen", artifact.display())]
+    ChosenAlready { option: &'static str, artifact: PathBuf },
+    #[error("`{}` is neither an artifact nor a model file: it does not begin like a zip file and is not text", .0.display())]
+    Neither(PathBuf),
+    #[error("artifact `{}` does not explain its fusions for target `{target}`: compile it anew", artifact.display())]
+    NoExplanation { artifact: PathBuf, target: String },
+    #[error("model `{model}` has no block `{block}`; it has {has}")]
+    NoBlock { block: String, model: String, has: String },
+    #[error("the explanation is wrong, which is a mistake in nemoc: {0}")]
+    Replay(#[from] ReplayError),
     #[error(transparent)]
     Target(#[from] TargetError),
     #[error(transparent)]
@@ -95,6 +109,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Import(args) => import::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Targets(args) => targets::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Inspect(args) => inspect::run(&args),
     };
     match result {
