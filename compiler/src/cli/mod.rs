@@ -45,6 +45,11 @@ enum Command {
     /// List the targets and what each needs
     Targets(targets::Args),
     /// Show which kernels the blocks became, by which laws, and what that saves
+    ///
+    /// Without BLOCK: for each range of steps a table of the blocks, with the kernels and the predicted time without
+    /// fusion (off), with greedy fusion and as chosen. With BLOCK: its kernels in each range, with the operations that
+    /// they replace, the laws that led to them, what those do to the bits, and their cost. Nothing is measured: times
+    /// are those of the cost model, for the facts of the device.
     Explain(explain::Args),
     /// Show what is in an artifact, or print one entry of it
     Inspect(inspect::Args),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use nemo_ir::graph::{Block, Node, Value};
-use nemo_ir::ops::{Attr, Op, OperandKind, Recipe};
+use nemo_ir::ops::{Attr, Op, Recipe};
 use petgraph::graph::NodeIndex;
 
 use super::words::runs;
@@ -130,11 +130,23 @@ fn tag(block: &Block, op: Op, value: Value, operands: &[Value]) -> Option<Tag> {
             named("state", format!("&{name}{}", if writes { " ⟳" } else { "" }))
         }
         Node::Table(_) => named("table", "#rope".to_owned()),
-        Node::Op { op: from, .. } => {
-            let name = from.operands[from.superseded(value.result)?].name;
-            debug_assert!(op.operands.iter().any(|operand| operand.kind == OperandKind::State));
-            named("state", format!("&{name}"))
-        }
+        Node::Op { .. } => named("state", format!("&{}", state_name(block, value)?)),
         Node::Input { .. } | Node::Step(_) => None,
+    }
+}
+
+/// The state that a value is a later version of; `None` for a value that is no state.
+fn state_name(block: &Block, mut value: Value) -> Option<&str> {
+    loop {
+        match &block.graph[value.node] {
+            Node::State { name, .. } => return Some(name),
+            Node::Op { op, .. } => {
+                let place = op.superseded(value.result)?;
+                let operands = block.operands(value.node);
+                let given = op.places(operands.len())?.iter().position(|other| *other == place)?;
+                value = operands[given];
+            }
+            _ => return None,
+        }
     }
 }

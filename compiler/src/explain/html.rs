@@ -91,10 +91,12 @@ fn table(program: &ProgramReport) -> String {
     let kernels = [totals.off.kernels, totals.greedy.kernels, totals.chosen.kernels];
     let seconds = [totals.off.seconds, totals.greedy.seconds, totals.chosen.seconds];
     text.push_str(&row(" class=\"sum\"", "all calls", calls, kernels, totals.chosen.bytes, seconds));
+    // A page about one block says so little of the whole step that it must not look like it.
+    let scope = if program.blocks.len() == 1 { " in all calls of this block" } else { "" };
     add(
         &mut text,
         format_args!(
-            "</table>\n<p><b>{} a {}</b>, predicted <b>{} ms</b>. {}.</p>\n",
+            "</table>\n<p><b>{} a {}</b>{scope}, predicted <b>{} ms</b>. {}.</p>\n",
             count(totals.chosen.kernels, "kernel"),
             per(program.phase),
             millis(totals.chosen.seconds),

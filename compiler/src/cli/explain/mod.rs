@@ -14,11 +14,6 @@ use self::options::ModelOptions;
 use super::table::bytes;
 use super::{CliError, check_writable, out, out_json, write};
 
-/// Says which kernels each block became and by which laws, and what that saves as the cost model predicts it.
-///
-/// Without BLOCK: for each range of steps a table of the blocks. With BLOCK: its kernels, with the operations that each
-/// replaces, the laws that led to it, what they do to the bits, and its cost; then what the form saves against no
-/// fusion (off) and against greedy fusion.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// An artifact, or a model: the path of a model file, a built-in name or a checkpoint directory
@@ -27,7 +22,8 @@ pub(super) struct Args {
     /// Only this block, with its kernels
     #[arg(value_name = "BLOCK")]
     block: Option<String>,
-    /// Of an artifact one of its targets, the first when absent; of a model any target, this machine when absent
+    /// Of an artifact one of its targets, the first when absent; of a model any target, sm_86 and sm_90 too, this
+    /// machine when absent
     #[arg(long, value_name = "T")]
     target: Option<String>,
     /// One JSON document: the explanation as artifacts have it
