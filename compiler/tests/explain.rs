@@ -25,11 +25,11 @@ fn planned(model: &Model, target: &str) -> PlannedModel {
 }
 
 /// An artifact of the tiny model without machine code, which explaining it does not need.
-fn artifact(explained: bool) -> Vec<u8> {
+fn artifact(explained: bool, edit: fn(String) -> String) -> Vec<u8> {
     let model = common::tiny();
     let planned = planned(&model, TARGET);
     let target = &planned.targets[0];
-    let fused = target.programs.iter().map(|ranged| (ranged.label(), ranged.program.to_string()));
+    let fused = target.programs.iter().map(|ranged| (ranged.label(), edit(ranged.program.to_string())));
     to_bytes(&Contents {
         model: model.name.clone(),
         compiler: "test".to_owned(),
@@ -53,8 +53,13 @@ fn scratch() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
     write("tiny.toml", common::TINY.as_bytes());
-    write("tiny.nemo", &artifact(true));
-    write("silent.nemo", &artifact(false));
+    write("tiny.nemo", &artifact(true, |text| text));
+    write("silent.nemo", &artifact(false, |text| text));
+    write(
+        "other.nemo",
+        &artifact(true, |text| text.replace("block feed(", "block fed(").replace(" feed 1", " fed 1")),
+    );
+    write("wrong.nemo", &artifact(true, |text| text.replace("return x = ", "return y = ")));
     write("text.nemo", b"text");
     write("noise", &[0xff, 0xfe, 0]);
     dir
@@ -148,6 +153,8 @@ fn errors() {
         "explain tiny.nemo --target sm_86",
         "explain tiny.toml --target arm",
         "explain silent.nemo",
+        "explain other.nemo",
+        "explain wrong.nemo",
         "explain text.nemo",
         "explain absent.nemo",
         "explain noise",

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use nemo_ir::artifact::{Artifact, ArtifactError, TargetManifest};
 use nemo_ir::text::parse_program;
+use nemo_ir::verify::verify_program;
 use nemo_kernels::target::Target;
 use nemo_models::Model;
 use nemoc::explain::Replay;
@@ -70,7 +71,11 @@ fn of_artifact(artifact: &Artifact, wanted: Option<&str>) -> Result<Replay, CliE
         let entry = format!("fused/{}/{}.txt", target.name, program.label());
         let text = std::str::from_utf8(artifact.entry(&entry)?)
             .map_err(|error| malformed(&entry, error.to_string()))?;
-        parse_program(text).map_err(|error| malformed(&entry, error.to_string()))
+        let program = parse_program(text).map_err(|error| malformed(&entry, error.to_string()))?;
+        verify_program(&program).map_err(|errors| {
+            malformed(&entry, errors.first().map_or_else(String::new, ToString::to_string))
+        })?;
+        Ok::<_, CliError>(program)
     });
     let fused = fused.collect::<Result<Vec<_>, _>>()?;
     let toml = artifact.model_toml()?;
