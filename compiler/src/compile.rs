@@ -181,6 +181,42 @@ pub enum Stage {
 /// Called as each stage begins.
 pub type Progress<'a> = &'a mut dyn FnMut(&Stage);
 
+/// The stages before code: a model's graphs, and for each target their fused forms and their plan.
+#[derive(Debug, Clone)]
+pub struct PlannedModel {
+    /// The graphs as the model was lowered, decode first.
+    pub programs: Vec<Program>,
+    /// One entry per distinct target, in the order asked for; none has machine code.
+    pub targets: Vec<CompiledTarget>,
+    /// Dtype of the values between kernels.
+    pub activations: Dtype,
+}
+
+/// Lowers, fuses and plans a model. No code is generated, so targets without kernel generators are welcome.
+///
+/// # Errors
+/// [`CompileError`].
+pub fn plan_for(
+    model: &Model,
+    options: &CompileOptions,
+    progress: Progress<'_>,
+) -> Result<PlannedModel, CompileError> {
+    let sizes = sizes(model, options)?;
+    let activations = options.activations.unwrap_or_else(|| lower::stored(model.dtype));
+    progress(&Stage::Lower);
+    let lowering = LowerOptions { activations, max_context: sizes.max_context };
+    let programs = lower_phases(model, lowering)?;
+    check_device(options)?;
+    let mut targets: Vec<CompiledTarget> = Vec::new();
+    for target in &options.targets {
+        if targets.iter().all(|other| other.target != *target) {
+            progress(&Stage::Plan { target: target.to_string() });
+            targets.push(plan_target(model, &programs, target, sizes, options)?);
+        }
+    }
+    Ok(PlannedModel { programs, targets, activations })
+}
+
 /// Compiles a model.
 ///
 /// # Errors
@@ -190,13 +226,26 @@ pub fn compile(
     options: &CompileOptions,
     progress: Progress<'_>,
 ) -> Result<Compiled, CompileError> {
-    let sizes = sizes(model, options)?;
-    let activations = options.activations.unwrap_or_else(|| lower::stored(model.dtype));
-    progress(&Stage::Lower);
-    let lowering = LowerOptions { activations, max_context: sizes.max_context };
+    let PlannedModel { programs, mut targets, activations } = plan_for(model, options, progress)?;
+    for planned in &mut targets {
+        if let Target::Host(host) = &planned.target {
+            let kernels = &planned.planned.kernels;
+            progress(&Stage::Codegen { target: host.to_string(), kernels: kernels.len() });
+            planned.object = Some(host::compile(host, kernels, options.listings)?);
+        }
+    }
+    let contents = package::contents(model, activations, &targets)?;
+    Ok(Compiled { programs, targets, contents })
+}
+
+/// The verified graphs of a model, decode first.
+///
+/// # Errors
+/// [`CompileError::Lower`] and [`CompileError::Graph`].
+pub fn lower_phases(model: &Model, options: LowerOptions) -> Result<Vec<Program>, CompileError> {
     let mut programs = Vec::with_capacity(Phase::ALL.len());
     for phase in Phase::ALL {
-        let program = lower::lower(model, phase, lowering)?;
+        let program = lower::lower(model, phase, options)?;
         verify_program(&program).map_err(|errors| CompileError::Graph {
             model: model.name.clone(),
             phase: phase.name(),
@@ -204,15 +253,7 @@ pub fn compile(
         })?;
         programs.push(program);
     }
-    check_device(options)?;
-    let mut targets: Vec<CompiledTarget> = Vec::new();
-    for target in &options.targets {
-        if targets.iter().all(|other| other.target != *target) {
-            targets.push(compile_target(model, &programs, target, sizes, options, progress)?);
-        }
-    }
-    let contents = package::contents(model, activations, &targets)?;
-    Ok(Compiled { programs, targets, contents })
+    Ok(programs)
 }
 
 /// The facts that decide for a target.
@@ -240,37 +281,29 @@ fn check_device(options: &CompileOptions) -> Result<(), CompileError> {
     Err(CompileError::Device { device, runs, targets: names.join(", ") })
 }
 
-fn compile_target(
+fn plan_target(
     model: &Model,
     programs: &[Program],
     target: &Target,
     sizes: PlanOptions,
     options: &CompileOptions,
-    progress: Progress<'_>,
 ) -> Result<CompiledTarget, CompileError> {
     let name = target.to_string();
-    progress(&Stage::Plan { target: name.clone() });
     let device = device(target, options)?;
     let (programs, reports): (Vec<_>, Vec<_>) =
         fuse::fuse(programs, &device, sizes, options.fusion)?.into_iter().unzip();
     let planned = plan::plan(model, &programs, &name, sizes)?;
     check(&programs, &planned)?;
-    let object = match target {
-        Target::Host(host) => {
-            progress(&Stage::Codegen { target: name.clone(), kernels: planned.kernels.len() });
-            Some(host::compile(host, &planned.kernels, options.listings)?)
-        }
-        Target::Gpu(_) => None,
-    };
     let explanation = Explanation {
         model: model.name.clone(),
         target: name,
         device: device.name,
+        launch_us: device.launch_us,
         rules: options.fusion.rules,
         numerics: options.fusion.numerics,
         programs: reports,
     };
-    Ok(CompiledTarget { target: target.clone(), programs, planned, explanation, object })
+    Ok(CompiledTarget { target: target.clone(), programs, planned, explanation, object: None })
 }
 
 fn sizes(model: &Model, options: &CompileOptions) -> Result<PlanOptions, CompileError> {

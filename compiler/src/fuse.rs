@@ -27,6 +27,8 @@ pub struct Explanation {
     pub target: String,
     /// Name of the device whose facts decided.
     pub device: String,
+    /// What that device takes for a launch alone, in microseconds.
+    pub launch_us: f64,
     /// How laws were applied.
     pub rules: saturate::Rules,
     /// The least exact laws that were.
@@ -73,9 +75,9 @@ impl ProgramReport {
             self.blocks.iter().fold(Totals::default(), |sum, (calls, block)| {
                 let one = of(block);
                 Totals {
-                    kernels: sum.kernels + one.kernels * *calls as usize,
-                    bytes: sum.bytes + one.bytes * calls,
-                    flops: sum.flops + one.flops * calls,
+                    kernels: sum.kernels.saturating_add(one.kernels.saturating_mul(*calls as usize)),
+                    bytes: sum.bytes.saturating_add(one.bytes.saturating_mul(*calls)),
+                    flops: sum.flops.saturating_add(one.flops.saturating_mul(*calls)),
                     seconds: sum.seconds + one.seconds * *calls as f64,
                 }
             })

@@ -1,6 +1,6 @@
 //! From the description of a model to one artifact: lowering to the graph IR, planning, code, packaging.
 //!
-//! [`compile()`] runs the pipeline; each stage is a module of its own and can be called alone. Nothing here runs a
+//! [`compile()`] runs the pipeline, [`plan_for`] the part of it before code; each stage is a module of its own and can be called alone. Nothing here runs a
 //! model or reads its weights.
 
 #[cfg(target_arch = "x86_64")]
@@ -8,6 +8,7 @@ pub mod calibrate;
 mod compile;
 pub mod cost;
 pub mod device;
+pub mod explain;
 pub mod fit;
 pub mod fuse;
 pub mod lower;
@@ -16,5 +17,6 @@ pub mod plan;
 pub mod saturate;
 
 pub use compile::{
-    CompileError, CompileOptions, Compiled, CompiledTarget, MAX_CHUNK, MAX_SEQS, Progress, Stage, compile,
+    CompileError, CompileOptions, Compiled, CompiledTarget, MAX_CHUNK, MAX_SEQS, PlannedModel, Progress,
+    Stage, compile, lower_phases, plan_for,
 };

@@ -60,10 +60,20 @@ pub(super) struct Args {
     quiet: bool,
 }
 
+/// `--activations`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Activations {
+pub(super) enum Activations {
     Bf16,
     F32,
+}
+
+impl From<Activations> for Dtype {
+    fn from(activations: Activations) -> Self {
+        match activations {
+            Activations::Bf16 => Self::Bf16,
+            Activations::F32 => Self::F32,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -130,10 +140,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let device = args.device.as_deref().map(Device::find).transpose()?;
     let wants = |stage| args.emit.as_ref().is_some_and(|emit| emit.wants(stage));
     let options = CompileOptions {
-        activations: args.activations.map(|activations| match activations {
-            Activations::Bf16 => Dtype::Bf16,
-            Activations::F32 => Dtype::F32,
-        }),
+        activations: args.activations.map(Dtype::from),
         max_seqs: args.max_seqs,
         max_context: args.max_context,
         chunk: args.chunk,

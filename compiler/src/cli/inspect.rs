@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use nemo_ir::artifact::{Artifact, Manifest};
+use nemo_ir::artifact::{Artifact, ArtifactError, Manifest};
+use nemo_ir::plan::Phase;
 
 use super::table::{bytes, table};
 use super::{CliError, out};
@@ -22,7 +23,7 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     if let Some(entry) = &args.entry {
         return out(artifact.entry(entry)?);
     }
-    let mut text = summary(artifact.manifest());
+    let mut text = summary(&artifact);
     let mut rows = vec![vec!["entry".to_owned(), "size".to_owned(), "blake3".to_owned()]];
     for (name, size) in artifact.entries() {
         let digest = artifact.manifest().digests.get(name).map_or("-", |digest| digest.as_str());
@@ -33,7 +34,8 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     out(text)
 }
 
-fn summary(manifest: &Manifest) -> String {
+fn summary(artifact: &Artifact) -> String {
+    let manifest = artifact.manifest();
     let Manifest { model, compiler, format, weights, activations, .. } = manifest;
     let mut rows = vec![
         vec!["model".to_owned(), model.clone()],
@@ -53,6 +55,23 @@ fn summary(manifest: &Manifest) -> String {
                 limits.max_context, limits.max_seqs, limits.chunk
             ),
         ]);
+        // What is wrong with a plan is for `nemort verify` to refuse; here the rest is still worth seeing.
+        let kernels = kernels_a_token(artifact, &target.name);
+        let kernels = kernels.map_or_else(
+            |error| format!("unknown: {error}"),
+            |count| format!("{count} a token in decode of 1 sequence"),
+        );
+        rows.push(vec!["  kernels".to_owned(), kernels]);
     }
     table(&rows)
+}
+
+/// Launches of a decode step of one sequence.
+fn kernels_a_token(artifact: &Artifact, target: &str) -> Result<usize, ArtifactError> {
+    let plan = artifact.target(target)?.plan;
+    let program = plan.program_for(Phase::Decode, 1).and_then(|index| plan.programs.get(index));
+    let launches = |program: &nemo_ir::plan::Program| {
+        program.calls.iter().map(|call| program.blocks[call.block].launches.len()).sum()
+    };
+    Ok(program.map_or(0, launches))
 }

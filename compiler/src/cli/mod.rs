@@ -5,6 +5,7 @@ mod calibrate;
 mod check;
 mod compile;
 mod emit;
+mod explain;
 mod fit;
 mod import;
 mod inspect;
@@ -23,6 +24,7 @@ use nemo_kernels::target::TargetError;
 use nemo_models::{Diagnostics, ImportError};
 use nemoc::CompileError;
 use nemoc::device::DeviceError;
+use nemoc::explain::ReplayError;
 use nemoc::fit::FitError;
 use thiserror::Error;
 
@@ -46,6 +48,13 @@ enum Command {
     Models(models::Args),
     /// List the targets: what each needs, and the facts of its device
     Targets(targets::Args),
+    /// Show which kernels the blocks became, by which laws, and what that saves
+    ///
+    /// Without BLOCK: for each range of steps a table of the blocks, with the kernels and the predicted time without
+    /// fusion (off), with greedy fusion and as chosen. With BLOCK: its kernels in each range, with the operations that
+    /// they replace, the laws that led to them, what those do to the bits, and their cost. Nothing is measured: times
+    /// are those of the cost model, for the facts of the device.
+    Explain(explain::Args),
     /// Tell whether a model fits a device, with a table of what takes memory; exits with 1 when it does not
     Fit(fit::Args),
     /// Measure this machine's bandwidth and peaks, and print them as a device file
@@ -80,6 +89,16 @@ enum CliError {
     EmptyModel,
     #[error("--target names no target; `host` is this machine")]
     EmptyTarget,
+    #[error("{option} is for a model, but `{}` is an artifact: its fusions are chosen", artifact.display())]
+    ChosenAlready { option: &'static str, artifact: PathBuf },
+    #[error("`{}` is neither an artifact nor a model file: it does not begin like a zip file and is not text", .0.display())]
+    Neither(PathBuf),
+    #[error("artifact `{}` does not explain its fusions for target `{target}`: compile it anew", artifact.display())]
+    NoExplanation { artifact: PathBuf, target: String },
+    #[error("model `{model}` has no block `{block}`; it has {has}")]
+    NoBlock { block: String, model: String, has: String },
+    #[error("the explanation is wrong, which is a mistake in nemoc: {0}")]
+    Replay(#[from] ReplayError),
     #[error(transparent)]
     Target(#[from] TargetError),
     #[error(transparent)]
@@ -111,6 +130,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Import(args) => import::run(&args),
         Command::Models(args) => models::run(&args),
         Command::Targets(args) => targets::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Fit(args) => fit::run(&args),
         #[cfg(target_arch = "x86_64")]
         Command::Calibrate(args) => calibrate::run(&args),

@@ -104,13 +104,12 @@ impl Artifact {
     /// # Errors
     /// [`ArtifactError`] when there is no such target (it lists those there are) or its plan is malformed.
     pub fn target(&self, name: &str) -> Result<Target<'_>, ArtifactError> {
-        let manifest = self.manifest.targets.iter().find(|target| target.name == name).ok_or_else(|| {
-            ArtifactError::MissingTarget {
-                file: self.file.clone(),
-                wanted: name.to_owned(),
-                has: list(self.manifest.targets.iter().map(|target| target.name.as_str())),
-            }
-        })?;
+        let manifest = self
+            .manifest
+            .targets
+            .iter()
+            .find(|target| target.name == name)
+            .ok_or_else(|| self.missing_target(name))?;
         let plan: Plan = serde_json::from_slice(self.entry(&manifest.plan)?)
             .map_err(|error| self.malformed(&manifest.plan, error.to_string()))?;
         validate(&plan).map_err(|fault| self.malformed(&manifest.plan, fault.to_string()))?;
@@ -123,6 +122,15 @@ impl Artifact {
             return Err(self.malformed(&manifest.plan, what));
         }
         Ok(Target { manifest, plan, object: self.entry(&manifest.kernels)? })
+    }
+
+    /// What is said of a target that the artifact does not have.
+    pub fn missing_target(&self, wanted: &str) -> ArtifactError {
+        ArtifactError::MissingTarget {
+            file: self.file.clone(),
+            wanted: wanted.to_owned(),
+            has: list(self.manifest.targets.iter().map(|target| target.name.as_str())),
+        }
     }
 
     /// Address of the file's first byte, to tell where in the file an entry lies.
