@@ -38,6 +38,10 @@ pub struct Saturated {
 
 /// Applies the laws of the allowed classes to a block of a program of this phase.
 pub fn saturate(terms: &Terms, phase: Phase, most: Class) -> Saturated {
+    saturate_by(laws::parsed(), terms, phase, most)
+}
+
+fn saturate_by(laws: &'static [Parsed], terms: &Terms, phase: Phase, most: Class) -> Saturated {
     let facts = Facts { leaves: terms.leaves.clone(), firings: Vec::new() };
     let mut graph = Graph::new(facts);
     let mut original: Vec<Id> = Vec::with_capacity(terms.expr.len());
@@ -49,7 +53,7 @@ pub fn saturate(terms: &Terms, phase: Phase, most: Class) -> Saturated {
         original.push(graph.add(term));
     }
     graph.rebuild();
-    let rules: Vec<Rewrite<Term, Facts>> = laws::parsed()
+    let rules: Vec<Rewrite<Term, Facts>> = laws
         .iter()
         .enumerate()
         .filter(|(_, parsed)| parsed.law.class <= most)
@@ -171,5 +175,61 @@ impl Apply {
             }
         }
         Some(changed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nemo_ir::text::parse_block;
+
+    use super::*;
+    use crate::saturate::law::Law;
+
+    /// A block in which `add` takes what the laws below match.
+    const BLOCK: &str = "block b(%x: bf16[T,4]) {
+        weight @w: bf16[4,4]
+        %0 = linear(%x, @w) {dtype: bf16} : bf16[T,4]
+        %1 = add(%x, %0) {dtype: f32} : f32[T,4]
+        return x = %1
+    }";
+
+    /// How many nodes were merged into a class that had one, and how often the law fired.
+    fn after(left: &'static str, right: &'static str) -> (usize, usize) {
+        let terms = Terms::of(&parse_block(BLOCK).expect("it parses"));
+        let law = Law { name: "planted", class: Class::Exact, left, right, when: &[] };
+        let laws = Box::leak(Box::new([Parsed::of(law).expect("it reads")]));
+        let saturated = saturate_by(laws, &terms, Phase::Decode, Class::Exact);
+        assert!(!saturated.limited);
+        let merged = saturated.graph.total_number_of_nodes() - saturated.graph.number_of_classes();
+        (merged, saturated.graph.analysis.firings.len())
+    }
+
+    #[test]
+    fn a_law_that_holds_fires_once() {
+        assert_eq!(after("(add ?a (linear ?x ?w ?p) ?d)", "(linear_add ?x ?w ?a ?p ?d)"), (1, 1));
+    }
+
+    #[test]
+    fn terms_of_different_types_are_never_made_equal() {
+        // The dtypes of product and sum are swapped: the op table admits the right side, as another type.
+        let (merged, _) = after("(add ?a (linear ?x ?w ?p) ?d)", "(linear_add ?x ?w ?a ?d ?p)");
+        assert_eq!(merged, 0);
+        // A value is no weight, whatever their shapes.
+        assert_eq!(after("(linear ?x ?w ?p)", "(add ?w ?w ?p)"), (0, 0));
+        // Nor is an attribute a value.
+        assert_eq!(after("(add ?a ?b ?d)", "?d").0, 0);
+    }
+
+    #[test]
+    fn what_the_op_table_does_not_admit_is_not_added() {
+        assert_eq!(after("(add ?a ?b ?d)", "(linear ?a ?b ?d)"), (0, 0));
+    }
+
+    #[test]
+    fn only_the_allowed_classes_of_laws_are_applied() {
+        let terms = Terms::of(&parse_block(BLOCK).expect("it parses"));
+        let nodes = |most| saturate(&terms, Phase::Decode, most).graph.total_number_of_nodes();
+        assert!(nodes(Class::Exact) < nodes(Class::Rounding));
+        assert_eq!(nodes(Class::Rounding), nodes(Class::Reassociating));
     }
 }

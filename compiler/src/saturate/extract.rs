@@ -2,8 +2,10 @@
 //!
 //! Cost is that of a DAG: a value that two kernels read is computed once, and all results of a tuple come of one
 //! kernel. Choices whose terms depend on themselves, or in which two kernels write one state, cost infinitely much.
-//! The search climbs from several starts by moves that change one class, or one tuple with everything that can be
-//! taken from it; it draws nothing by chance.
+
+mod oracle;
+mod rejected;
+mod search;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +14,7 @@ use nemo_ir::ops::Effect;
 
 use super::analysis::{Data, Graph, Kind};
 use super::egraph::Saturated;
-use super::term::{Head, Interned, Term, Terms, written};
+use super::term::{Interned, Term, Terms, written};
 use crate::cost::{Cost, Situation};
 
 /// The forms that a block can take, with their costs.
@@ -122,155 +124,6 @@ impl Forms {
         true
     }
 
-    /// The best choice that the search finds, and its seconds.
-    pub fn best(&self) -> (Choice, f64) {
-        let moves = self.moves();
-        let starts = [self.original.clone(), self.bottom_up()];
-        let mut best = (self.original.clone(), f64::INFINITY);
-        for start in starts {
-            let climbed = self.climb(start, &moves);
-            if climbed.1 < best.1 {
-                best = climbed;
-            }
-        }
-        best
-    }
-
-    /// The cheapest choice found that has other kernels than this one: each move away from it, and the best that can be
-    /// had without taking that move back.
-    pub fn runner_up(&self, choice: &Choice) -> Option<(Choice, f64)> {
-        let kernels = self.kernels(choice);
-        let moves = self.moves();
-        let mut best: Option<(Choice, f64)> = None;
-        for changes in &moves {
-            if changes.iter().all(|(class, node)| choice[*class] == *node) {
-                continue;
-            }
-            let mut start = choice.clone();
-            for (class, node) in changes {
-                start[*class] = *node;
-            }
-            let pinned = |other: &&Vec<(usize, usize)>| {
-                other.iter().all(|(class, _)| changes.iter().all(|(pinned, _)| pinned != class))
-            };
-            let free: Vec<_> = moves.iter().filter(pinned).cloned().collect();
-            let (found, seconds) = self.climb(start, &free);
-            let better = best.as_ref().is_none_or(|(_, least)| seconds < *least);
-            if seconds.is_finite() && better && self.kernels(&found) != kernels {
-                best = Some((found, seconds));
-            }
-        }
-        best
-    }
-
-    /// The ops that a choice computes, views left out, in alphabetical order.
-    fn kernels(&self, choice: &Choice) -> Vec<&'static str> {
-        let mut walk = Walk { mark: vec![Mark::New; self.classes.len()], order: Vec::new() };
-        for root in &self.roots {
-            self.visit(choice, *root, &mut walk);
-        }
-        let heads = walk.order.iter().map(|class| self.classes[*class].nodes[choice[*class]].term.head);
-        let mut ops: Vec<_> = heads
-            .filter_map(|head| match head {
-                Head::Op(name) if name != "slice" => Some(name),
-                _ => None,
-            })
-            .collect();
-        ops.sort_unstable();
-        ops
-    }
-
-    /// Takes the best move as long as one is an improvement.
-    fn climb(&self, mut choice: Choice, moves: &[Vec<(usize, usize)>]) -> (Choice, f64) {
-        let mut seconds = self.seconds(&choice);
-        loop {
-            let mut next: Option<(Choice, f64)> = None;
-            for changes in moves {
-                if changes.iter().all(|(class, node)| choice[*class] == *node) {
-                    continue;
-                }
-                let mut moved = choice.clone();
-                for (class, node) in changes {
-                    moved[*class] = *node;
-                }
-                let cost = self.seconds(&moved);
-                let least = next.as_ref().map_or(seconds, |(_, least)| *least);
-                if cost < least * (1.0 - 1e-9) || (least.is_infinite() && cost.is_finite()) {
-                    next = Some((moved, cost));
-                }
-            }
-            match next {
-                Some(better) => (choice, seconds) = better,
-                None => return (choice, seconds),
-            }
-        }
-    }
-
-    /// Each class to each of its nodes; each tuple's node together with everything taken from the tuple.
-    fn moves(&self) -> Vec<Vec<(usize, usize)>> {
-        let mut taken: BTreeMap<usize, Vec<(usize, usize)>> = BTreeMap::new();
-        let mut moves = Vec::new();
-        for (class, forms) in self.classes.iter().enumerate() {
-            for (node, form) in forms.nodes.iter().enumerate() {
-                if forms.nodes.len() > 1 {
-                    moves.push(vec![(class, node)]);
-                }
-                if matches!(form.term.head, Head::Get(_)) {
-                    taken.entry(form.children[0]).or_default().push((class, node));
-                }
-            }
-        }
-        for (tuple, projections) in taken {
-            for node in 0..self.classes[tuple].nodes.len() {
-                moves.push(projections.iter().copied().chain([(tuple, node)]).collect());
-            }
-        }
-        moves
-    }
-
-    /// For each class the node whose set of kernels is cheapest, from the leaves up.
-    fn bottom_up(&self) -> Choice {
-        let mut choice = self.original.clone();
-        let mut sets: Vec<Option<(f64, BTreeMap<usize, f64>)>> = vec![None; self.classes.len()];
-        loop {
-            let mut changed = false;
-            for (class, forms) in self.classes.iter().enumerate() {
-                for (node, form) in forms.nodes.iter().enumerate() {
-                    let Some(set) = self.set_of(class, form, &sets) else { continue };
-                    let total: f64 = set.values().sum();
-                    let better = sets[class].as_ref().is_none_or(|(known, _)| total < known * (1.0 - 1e-9));
-                    if better {
-                        sets[class] = Some((total, set));
-                        choice[class] = node;
-                        changed = true;
-                    }
-                }
-            }
-            if !changed {
-                return choice;
-            }
-        }
-    }
-
-    /// The kernels that a node needs, itself included; `None` where a child has none yet or needs this class.
-    fn set_of(
-        &self,
-        class: usize,
-        form: &Form,
-        sets: &[Option<(f64, BTreeMap<usize, f64>)>],
-    ) -> Option<BTreeMap<usize, f64>> {
-        let mut set = BTreeMap::new();
-        for child in &form.children {
-            let (_, of_child) = sets[*child].as_ref()?;
-            set.extend(of_child.iter().map(|(class, seconds)| (*class, *seconds)));
-        }
-        if set.contains_key(&class) || form.seconds.is_infinite() {
-            return None;
-        }
-        set.insert(class, form.seconds);
-        Some(set)
-    }
-
     /// The block that a choice is.
     pub fn terms(&self, choice: &Choice, of: &Terms) -> Terms {
         let mut interned = Interned::default();
@@ -297,59 +150,6 @@ impl Forms {
         let id = interned.add(Term { head: form.term.head, children });
         ids.insert(class, id);
         id
-    }
-
-    /// Every choice that can be built, by trying all: the oracle for small blocks. `None` past `limit` tries.
-    pub fn exhaustive(&self, limit: usize) -> Option<f64> {
-        let mut search = Exhaustive { forms: self, tries: 0, limit, best: f64::INFINITY };
-        let mut choice = vec![None; self.classes.len()];
-        search.go(&mut choice, self.roots.clone(), 0.0)?;
-        Some(search.best)
-    }
-}
-
-/// A search through all choices, class by class as they are needed.
-struct Exhaustive<'a> {
-    forms: &'a Forms,
-    tries: usize,
-    limit: usize,
-    best: f64,
-}
-
-impl Exhaustive<'_> {
-    /// `open` are the classes still to choose for; `None` when there are too many choices.
-    fn go(&mut self, choice: &mut Vec<Option<usize>>, mut open: Vec<usize>, so_far: f64) -> Option<()> {
-        self.tries += 1;
-        if self.tries > self.limit {
-            return None;
-        }
-        if so_far >= self.best {
-            return Some(());
-        }
-        let next = loop {
-            match open.pop() {
-                Some(class) if choice[class].is_some() => {}
-                other => break other,
-            }
-        };
-        let Some(class) = next else {
-            let whole: Choice = choice.iter().map(|node| node.unwrap_or(0)).collect();
-            let seconds = self.forms.seconds(&whole);
-            if seconds < self.best {
-                self.best = seconds;
-            }
-            return Some(());
-        };
-        for (node, form) in self.forms.classes[class].nodes.iter().enumerate() {
-            if form.seconds.is_infinite() {
-                continue;
-            }
-            choice[class] = Some(node);
-            let more = open.iter().chain(&form.children).copied().collect();
-            self.go(choice, more, so_far + form.seconds)?;
-            choice[class] = None;
-        }
-        Some(())
     }
 }
 

@@ -3,7 +3,7 @@
 //! Before: a verified block, every op a kernel of its own. After: an equal block of fewer, larger kernels, chosen for
 //! one device and one range of steps. Nothing else in the compiler fuses.
 
-mod analysis;
+pub mod analysis;
 pub mod egraph;
 mod explain;
 pub mod extract;

@@ -298,25 +298,20 @@ impl Terms {
         Ok(builder.finish())
     }
 
-    /// The terms that the roots need, each after its children.
+    /// The terms that the roots need, as the expression has them: each after its children.
     pub fn order(&self) -> Vec<Id> {
-        let mut order = Vec::new();
-        let mut seen = vec![false; self.expr.len()];
+        let mut needed = vec![false; self.expr.len()];
         for (_, root) in &self.roots {
-            visit(&self.expr, *root, &mut seen, &mut order);
+            needed[usize::from(*root)] = true;
         }
-        order
+        // Children stand before what is made of them.
+        for (place, term) in self.expr.as_ref().iter().enumerate().rev() {
+            if needed[place] {
+                term.children.iter().for_each(|child| needed[usize::from(*child)] = true);
+            }
+        }
+        (0..self.expr.len()).filter(|place| needed[*place]).map(Id::from).collect()
     }
-}
-
-fn visit(expr: &RecExpr<Term>, id: Id, seen: &mut [bool], order: &mut Vec<Id>) {
-    if std::mem::replace(&mut seen[usize::from(id)], true) {
-        return;
-    }
-    for child in &expr[id].children {
-        visit(expr, *child, seen, order);
-    }
-    order.push(id);
 }
 
 /// Whether an attribute has the kind that the table declares.

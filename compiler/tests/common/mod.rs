@@ -148,8 +148,9 @@ fn attention(part: usize) -> impl Strategy<Value = Mixer> {
 }
 
 fn mamba(part: usize) -> impl Strategy<Value = Mixer> {
-    (1u64..4, 1u64..4, 1u64..9, 1u64..9, 2u64..5, any::<bool>()).prop_map(
-        move |(groups, per_group, head_dim, state, conv, conv_bias)| {
+    let limits = prop_oneof![Just((0.0, f64::INFINITY)), Just((0.001, 0.1)), Just((0.0, 2.5))];
+    (1u64..4, 1u64..4, 1u64..9, 1u64..9, 2u64..5, any::<bool>(), limits).prop_map(
+        move |(groups, per_group, head_dim, state, conv, conv_bias, (dt_min, dt_max))| {
             Mixer::Mamba2(Mamba2 {
                 heads: groups * per_group,
                 head_dim,
@@ -157,8 +158,8 @@ fn mamba(part: usize) -> impl Strategy<Value = Mixer> {
                 groups,
                 conv,
                 conv_bias,
-                dt_min: 0.0,
-                dt_max: f64::INFINITY,
+                dt_min,
+                dt_max,
                 norm_eps: 1e-5,
                 in_proj: name(part, "in"),
                 conv_weight: name(part, "conv"),
@@ -174,7 +175,9 @@ fn mamba(part: usize) -> impl Strategy<Value = Mixer> {
 }
 
 fn ffn(part: usize) -> impl Strategy<Value = Mixer> {
-    (1u64..100, any::<bool>()).prop_map(move |(width, gated)| {
+    // Narrower than the stream, as wide, and much wider.
+    let width = prop_oneof![4 => 1u64..100, 1 => 300u64..400];
+    (width, any::<bool>()).prop_map(move |(width, gated)| {
         Mixer::Ffn(Ffn {
             width,
             activation: if gated { Activation::SwiGlu } else { Activation::Relu2 },

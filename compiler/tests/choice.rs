@@ -1,0 +1,206 @@
+//! Which form is chosen is a matter of the device and of the step, and the predicted numbers say why.
+
+mod common;
+
+use nemo_ir::graph::Block;
+use nemo_ir::plan::Phase;
+use nemo_models::{Model, builtin_names};
+use nemoc::cost::Situation;
+use nemoc::device::Device;
+use nemoc::fuse::fuse;
+use nemoc::lower::{LowerOptions, lower};
+use nemoc::plan::PlanOptions;
+use nemoc::saturate::{self, BlockReport, Fused, KernelReport, Options, Rules};
+
+fn device(name: &str) -> Device {
+    Device::builtin(name).unwrap_or_else(|| panic!("there is no device `{name}`"))
+}
+
+fn decode(device: &Device, seqs: u64) -> Situation<'_> {
+    Situation { device, phase: Phase::Decode, tokens: seqs, seqs }
+}
+
+fn prefill(device: &Device, tokens: u64) -> Situation<'_> {
+    Situation { device, phase: Phase::Prefill, tokens, seqs: 1 }
+}
+
+/// A block of Nano 9B v2 as it is lowered.
+fn lowered(block: &str, phase: Phase) -> Block {
+    let model = Model::builtin("nemotron-nano-9b-v2").expect("it is built in");
+    let program = lower(&model, phase, LowerOptions::of(&model)).unwrap_or_else(|error| panic!("{error}"));
+    let found = program.blocks.into_iter().find(|known| known.name == block);
+    found.unwrap_or_else(|| panic!("there is no block `{block}`"))
+}
+
+fn with(block: &Block, at: &Situation<'_>, rules: Rules) -> Fused {
+    let options = Options { rules, ..Options::default() };
+    saturate::fuse(block, at, options).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The form that is chosen.
+fn chosen(block: &Block, at: &Situation<'_>) -> Fused {
+    with(block, at, Rules::Saturate)
+}
+
+/// What a block costs in the very form that it has.
+fn as_it_is(block: &Block, at: &Situation<'_>) -> BlockReport {
+    with(block, at, Rules::Off).report
+}
+
+fn kernels(report: &BlockReport) -> Vec<&str> {
+    report.kernels.iter().map(|kernel| kernel.op.as_str()).collect()
+}
+
+fn kernel<'a>(report: &'a BlockReport, op: &str) -> &'a KernelReport {
+    let found = report.kernels.iter().find(|kernel| kernel.op == op);
+    found.unwrap_or_else(|| panic!("no `{op}` among {:?}", kernels(report)))
+}
+
+/// Each form is the cheaper one where it was chosen: seconds of the own and of the other form in both situations.
+#[track_caller]
+fn each_at_home(one: (&Fused, &Situation<'_>), other: (&Fused, &Situation<'_>)) {
+    for (home, guest, at) in [(one.0, other.0, one.1), (other.0, one.0, other.1)] {
+        let (own, forced) = (home.report.chosen.seconds, as_it_is(&guest.block, at).chosen.seconds);
+        let (own_kernels, other_kernels) = (kernels(&home.report), kernels(&guest.report));
+        assert!(
+            own < forced,
+            "on {} at T = {}, {own_kernels:?} takes {own} s and {other_kernels:?} takes {forced} s",
+            at.device.name,
+            at.tokens
+        );
+    }
+}
+
+#[test]
+fn the_convolution_joins_the_scan_on_a_cpu_and_the_product_on_a_gpu() {
+    let (cpu, gpu) = (device("x86-64-v4"), device("a10g"));
+    let (on_cpu, on_gpu) = (decode(&cpu, 1), decode(&gpu, 1));
+    let block = lowered("mamba", Phase::Decode);
+    let (host, a10g) = (chosen(&block, &on_cpu), chosen(&block, &on_gpu));
+    assert_eq!(kernels(&host.report), ["norm_linear", "conv_ssd_norm", "linear_add"]);
+    assert_eq!(
+        kernels(&a10g.report),
+        ["norm_linear_conv", "ssd_recurrent_dt", "gated_rms_norm", "linear_add"]
+    );
+    each_at_home((&host, &on_cpu), (&a10g, &on_gpu));
+
+    // The convolved columns of b and c belong to a group, so the fused scan has a share for each of 8 groups: every
+    // core has work, and 72 of 80 multiprocessors have none. There it streams far below what the memory gives.
+    let groups = 8;
+    assert!(cpu.units <= groups && groups * 10 <= gpu.units);
+    let forced = as_it_is(&host.block, &on_gpu);
+    let (fused, apart) = (kernel(&forced, "conv_ssd_norm"), kernel(&a10g.report, "ssd_recurrent_dt"));
+    let rate = |kernel: &KernelReport| kernel.bytes as f64 / kernel.seconds / 1e9;
+    assert!(rate(fused) < 0.2 * rate(apart), "{} and {} GB/s", rate(fused), rate(apart));
+    // What the CPU saves by it: a kernel, and the way of the activations between them.
+    let (own, forced) = (host.report.chosen, as_it_is(&a10g.block, &on_cpu).chosen);
+    assert!(own.kernels < forced.kernels && own.bytes < forced.bytes, "{own:?} and {forced:?}");
+}
+
+#[test]
+fn a_norm_is_repeated_for_one_row_and_shared_by_many() {
+    let gpu = device("a10g");
+    let (single, few, many) = (decode(&gpu, 1), decode(&gpu, 8), decode(&gpu, 64));
+    let block = lowered("mlp", Phase::Decode);
+    let (one, all) = (chosen(&block, &single), chosen(&block, &many));
+    assert_eq!(kernels(&one.report), ["norm_linear_relu2", "linear_add"]);
+    assert_eq!(kernels(&all.report), ["rms_norm", "linear_relu2", "linear_add"]);
+    // One row: a launch is saved, and the row normed by every share costs less than that launch.
+    let forced = as_it_is(&all.block, &single);
+    let (fused, apart) = (kernel(&one.report, "norm_linear_relu2"), kernel(&forced, "linear_relu2"));
+    let repeated = fused.seconds - apart.seconds;
+    assert!(repeated > 0.0 && repeated < gpu.launch_us * 1e-6, "{repeated} s");
+    assert!(one.report.chosen.seconds < forced.chosen.seconds);
+    // Eight rows still fit beside a share, and norming them in each costs more than a launch and the way of the rows.
+    let (own, forced) = (chosen(&block, &few).report.chosen, as_it_is(&one.block, &few).chosen);
+    assert!(own.seconds < forced.seconds && forced.seconds.is_finite(), "{own:?} and {forced:?}");
+    // Sixty-four do not fit.
+    let rows = 64 * 4480 * 2;
+    assert!(rows > gpu.work_space_bytes);
+    assert!(as_it_is(&one.block, &many).chosen.seconds.is_infinite());
+}
+
+#[test]
+fn a_gpu_with_more_units_takes_the_cache_into_the_product() {
+    let (small, large) = (device("a10g"), device("h100"));
+    let (on_small, on_large) = (prefill(&small, 512), prefill(&large, 512));
+    let block = lowered("attention", Phase::Prefill);
+    let (a10g, h100) = (chosen(&block, &on_small), chosen(&block, &on_large));
+    assert_eq!(
+        kernels(&a10g.report),
+        ["rms_norm", "linear_triple", "kv_append", "paged_attention", "linear_add"]
+    );
+    assert_eq!(kernels(&h100.report), ["rms_norm", "linear_qkv", "paged_attention", "linear_add"]);
+    each_at_home((&a10g, &on_small), (&h100, &on_large));
+
+    // 320 tiles of queries fill 80 units four times over without a rest, and 132 units not three times. Keys and
+    // values that are finished token by token leave 512 shares: a rest on 80 units, nearly none on 132.
+    let full = |shares: u64, units: u64| shares as f64 / (shares.div_ceil(units) * units) as f64;
+    assert!(full(320, small.units) > full(512, small.units));
+    assert!(full(320, large.units) < full(512, large.units));
+    // So the product itself is the quicker one alone on the small GPU, by more than the cache's own kernel costs.
+    let forced = as_it_is(&h100.block, &on_small);
+    let saved = kernel(&forced, "linear_qkv").seconds - kernel(&a10g.report, "linear_triple").seconds;
+    assert!(saved > kernel(&a10g.report, "kv_append").seconds, "{saved} s");
+    let forced = as_it_is(&a10g.block, &on_large);
+    assert!(kernel(&h100.report, "linear_qkv").seconds < kernel(&forced, "linear_triple").seconds);
+}
+
+#[test]
+fn the_heads_norm_follows_the_rows_that_want_logits() {
+    let cpu = device("x86-64-v4");
+    let (single, many) = (decode(&cpu, 1), decode(&cpu, 64));
+    let block = lowered("head", Phase::Decode);
+    let (one, all) = (chosen(&block, &single), chosen(&block, &many));
+    assert_eq!(kernels(&one.report), ["gather_norm_linear", "sample"]);
+    assert_eq!(kernels(&all.report), ["gather_rms_norm", "linear", "sample"]);
+    each_at_home((&one, &single), (&all, &many));
+    // Rows are normed by each core: 64 of them cost as much as that many launches, one of them less than one.
+    let launch = cpu.launch_us * 1e-6;
+    let repeated = |at: &Situation<'_>| {
+        let fused = as_it_is(&one.block, at);
+        let apart = as_it_is(&all.block, at);
+        kernel(&fused, "gather_norm_linear").seconds - kernel(&apart, "linear").seconds
+    };
+    let (few, most) = (repeated(&single), repeated(&many));
+    let apart = kernel(&as_it_is(&all.block, &many), "gather_rms_norm").seconds;
+    assert!(few < launch + kernel(&as_it_is(&all.block, &single), "gather_rms_norm").seconds, "{few} s");
+    assert!(most > apart, "{most} s in the product, {apart} s apart");
+    // A prompt wants the logits of its last row alone, however long it is.
+    let prompt = chosen(&lowered("head", Phase::Prefill), &prefill(&cpu, 512));
+    assert_eq!(kernels(&prompt.report), ["gather_norm_linear", "sample"]);
+}
+
+#[test]
+fn what_pays_only_together_is_found() {
+    // Laws one at a time stop where the next one alone costs more; what they leave on the table is told of.
+    let gpu = device("a10g");
+    for (name, seqs) in [("mamba", 64), ("attention", 64), ("attention", 1)] {
+        let report = chosen(&lowered(name, Phase::Decode), &decode(&gpu, seqs)).report;
+        assert!(report.chosen.seconds < report.greedy.seconds * 0.99, "`{name}`: {report:?}");
+    }
+}
+
+/// The programs of every built-in system as they are built, one token or a prompt at a time.
+#[test]
+fn every_builtin_system() {
+    for name in builtin_names() {
+        let model = Model::builtin(name).unwrap_or_else(|| panic!("{name} does not parse"));
+        let sizes = PlanOptions { max_seqs: 64, max_context: model.max_context, chunk: 512 };
+        let options = LowerOptions::of(&model);
+        let lowered =
+            Phase::ALL.map(|phase| lower(&model, phase, options).unwrap_or_else(|error| panic!("{error}")));
+        for (device, phase) in
+            [("a10g", Phase::Decode), ("x86-64-v4", Phase::Decode), ("x86-64-v4", Phase::Prefill)]
+        {
+            let programs: Vec<_> = lowered.iter().filter(|program| program.phase == phase).cloned().collect();
+            let device = self::device(device);
+            let fused = fuse(&programs, &device, sizes, Options::default());
+            let fused = fused.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (ranged, _) = &fused[0];
+            let blocks: Vec<String> = ranged.program.blocks.iter().map(ToString::to_string).collect();
+            let text = format!("{}\n\n{}", ranged.label(), blocks.join("\n"));
+            insta::assert_snapshot!(format!("{name}-{}-{}", device.name, phase.name()), text);
+        }
+    }
+}
