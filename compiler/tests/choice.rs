@@ -152,15 +152,15 @@ fn the_heads_norm_follows_the_rows_that_want_logits() {
     let (single, many) = (decode(&cpu, 1), decode(&cpu, 64));
     let block = lowered("head", Phase::Decode);
     let (one, all) = (chosen(&block, &single), chosen(&block, &many));
-    assert_eq!(kernels(&one.report), ["gather_norm_linear", "sample"]);
-    assert_eq!(kernels(&all.report), ["gather_rms_norm", "linear", "sample"]);
+    assert_eq!(kernels(&one.report), ["gather_norm_linear_tile_max", "sample_tiled"]);
+    assert_eq!(kernels(&all.report), ["gather_rms_norm", "linear_tile_max", "sample_tiled"]);
     each_at_home((&one, &single), (&all, &many));
     // Rows are normed by each core: 64 of them cost as much as that many launches, one of them less than one.
     let launch = cpu.launch_us * 1e-6;
     let repeated = |at: &Situation<'_>| {
         let fused = as_it_is(&one.block, at);
         let apart = as_it_is(&all.block, at);
-        kernel(&fused, "gather_norm_linear").seconds - kernel(&apart, "linear").seconds
+        kernel(&fused, "gather_norm_linear_tile_max").seconds - kernel(&apart, "linear_tile_max").seconds
     };
     let (few, most) = (repeated(&single), repeated(&many));
     let apart = kernel(&as_it_is(&all.block, &many), "gather_rms_norm").seconds;
@@ -168,7 +168,7 @@ fn the_heads_norm_follows_the_rows_that_want_logits() {
     assert!(most > apart, "{most} s in the product, {apart} s apart");
     // A prompt wants the logits of its last row alone, however long it is.
     let prompt = chosen(&lowered("head", Phase::Prefill), &prefill(&cpu, 512));
-    assert_eq!(kernels(&prompt.report), ["gather_norm_linear", "sample"]);
+    assert_eq!(kernels(&prompt.report), ["gather_norm_linear_tile_max", "sample_tiled"]);
 }
 
 #[test]

@@ -89,7 +89,8 @@ fn given(leaves: &[Node], step: &Step, random: &mut Random) -> Given {
         Symbol::T => step.dims().tokens,
         Symbol::S => 2 * seqs,
         Symbol::N => PAGES as u64 * seqs,
-        Symbol::R | Symbol::L | Symbol::P => panic!("no leaf has the extent {}", symbol.name()),
+        Symbol::L => step.dims().rows,
+        Symbol::R | Symbol::P => panic!("no leaf has the extent {}", symbol.name()),
     };
     let mut tensor = |ty: &Type| {
         let shape: Vec<usize> = ty.shape.iter().map(|dim| dim.resolve(extent) as usize).collect();

@@ -101,6 +101,17 @@ impl Draw {
         self.leaf(name, Node::Input { name: name.to_owned(), ty });
     }
 
+    /// Logits `f32[L, vocab]`.
+    pub fn logits(&mut self, name: &str, vocab: u64) {
+        let ty = Type::new(Dtype::F32, [Symbol::L.into(), vocab.into()]);
+        self.leaf(name, Node::Input { name: name.to_owned(), ty });
+    }
+
+    /// A dtype attribute that is f32.
+    pub fn f32(&mut self, name: &str) {
+        self.bind(name, Term::attr(Attr::Dtype(Dtype::F32)));
+    }
+
     /// A matrix `[rows, columns]`.
     pub fn weight(&mut self, name: &str, rows: u64, columns: u64) {
         let ty = Type::new(self.any_dtype(), [rows.into(), columns.into()]);
