@@ -6,13 +6,17 @@ use nemo_ir::types::Dtype;
 use super::epilogue::Unit;
 use super::plan::{Group, Input, Plan};
 use super::tile::{Operands, Tile};
-use crate::host::{Emit, Int};
+use crate::host::{Emit, Int, Rows};
 
 /// Bytes of x that stay in the second-level cache while W streams past; also the most of a normed x that
 /// lies on the stack.
 const X_BLOCK_BYTES: u64 = 512 << 10;
 /// Bytes of products that wait on the stack, where more than one is needed at once.
 const PRODUCT_BYTES: u64 = 128 << 10;
+
+/// Rows at this distance fall into the same few sets of the first-level cache, and a tile's rows of x and W
+/// push one another out: such an x is copied to rows that lie a line further apart.
+const ALIASING_BYTES: u64 = 4096;
 
 pub(super) fn product(e: &Emit<'_, '_>) -> Result<(), String> {
     let plan = Plan::of(e)?;
@@ -23,21 +27,33 @@ pub(super) fn product(e: &Emit<'_, '_>) -> Result<(), String> {
     let past = plan.groups.iter().map(Group::past).max().unwrap_or(0);
     let kept = plan.groups.iter().map(|group| group.kept(e)).max().unwrap_or(0);
     let block = rows_of_block(&plan, tile, past, kept)?;
-    let normed = match &plan.x {
-        Input::Stored(_) => None,
-        Input::Normed(normed, dtype) => Some((normed, e.scratch_rows(*dtype, block + past, plan.k))),
+    let moved = match &plan.x {
+        Input::Stored(x) => copies(&plan, x, tile, past),
+        Input::Normed(..) => true,
     };
+    let own = moved.then(|| {
+        let dtype = plan.x.dtype();
+        let aliases = (plan.k * dtype.bytes()).is_multiple_of(ALIASING_BYTES);
+        let width = if aliases { plan.k + 64 / dtype.bytes() } else { plan.k };
+        e.scratch_rows(dtype, block + past, width)
+    });
     let space = e.scratch_rows(Dtype::F32, block + past, kept);
     let shares = shares(e, &plan, tile);
     e.step_by(e.int(0), rows, block, |first| {
         let end = e.min(e.plus(first, block), rows);
         let from = if past == 0 { first } else { e.max(e.sub(first, e.int(past)), e.int(0)) };
-        let x = match (&plan.x, normed) {
-            (Input::Stored(x), _) => *x,
-            (_, Some((normed, space))) => {
-                let space = space.from(from, e.int(0));
-                e.each(from, end, |row| normed.row(e, row, space));
-                space
+        let own = own.map(|own| own.from(from, e.int(0)));
+        let x = match (&plan.x, own) {
+            (Input::Stored(x), None) => *x,
+            (Input::Stored(x), Some(own)) => {
+                e.each(from, end, |row| {
+                    e.columns(plan.k, |at, lanes| own.store(e, row, at, lanes, x.load(e, row, at, lanes)));
+                });
+                own
+            }
+            (Input::Normed(normed, _), Some(own)) => {
+                e.each(from, end, |row| normed.row(e, row, own));
+                own
             }
             (Input::Normed(..), None) => unreachable!("a norm has its space"),
         };
@@ -73,14 +89,21 @@ fn check(plan: &Plan<'_>, tile: Tile) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether a stored x is copied block by block: not where the few rows that fit the stack would have W
+/// streamed more often.
+fn copies(plan: &Plan<'_>, x: &Rows<'_>, tile: Tile, past: u64) -> bool {
+    let fitting = X_BLOCK_BYTES / (plan.k * x.dtype.bytes()).max(1);
+    (x.stride * x.dtype.bytes()).is_multiple_of(ALIASING_BYTES) && fitting >= 4 * u64::from(tile.rows) + past
+}
+
 /// Rows of x that are worked on while W streams past once.
 fn rows_of_block(plan: &Plan<'_>, tile: Tile, past: u64, kept: u64) -> Result<u64, String> {
     let step = u64::from(tile.rows);
     let row_bytes = (plan.k * plan.x.dtype().bytes()).max(1);
     let fitting = X_BLOCK_BYTES / row_bytes;
     let mut block = match plan.x {
-        Input::Stored(_) => fitting.max(1).next_multiple_of(step),
-        Input::Normed(..) => fitting.saturating_sub(past) / step * step,
+        Input::Stored(x) if !copies(plan, &x, tile, past) => fitting.max(1).next_multiple_of(step),
+        Input::Stored(_) | Input::Normed(..) => fitting.saturating_sub(past) / step * step,
     };
     if kept > 0 {
         block = block.min((PRODUCT_BYTES / (4 * kept)).saturating_sub(past) / step * step);
