@@ -70,6 +70,12 @@ impl KernelSpec {
         unreachable!("`{}` has no operand `{name}`", self.op.name)
     }
 
+    /// The place among the operands present of the one at `index` in the op table; `None` where it is an
+    /// optional weight and absent.
+    pub fn present(&self, index: usize) -> Option<usize> {
+        self.op.places(self.operands.len())?.iter().position(|place| *place == index)
+    }
+
     fn attr(&self, name: &str) -> Attr {
         let index = self.op.attrs.iter().position(|spec| spec.name == name);
         self.attrs[index.expect("the op table declares the attribute")]

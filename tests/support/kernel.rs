@@ -1,5 +1,5 @@
-//! Runs one op as generated host code and through the interpreter, on the same tensors.
-#![allow(unsafe_code, reason = "calls generated code")]
+//! Runs one op as generated host code and through the interpreter, on the same tensors. A fused op also
+//! runs as the chain of kernels that it replaces, and must give the same bits.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,11 @@ use nemo_ir::ops::{Attrs, OperandKind};
 use nemo_ir::rope::RopeTable;
 use nemo_ir::step::StepInput;
 use nemo_ir::types::{Dim, Dtype, Symbol, Type};
-use nemo_kernels::host::{Listings, compile};
 use nemo_kernels::spec::{KernelSpec, Layout};
 use nemo_kernels::target::HostTarget;
-use nemort::device::host::object;
+
+use crate::chain::Chain;
+use crate::native::{Buffer, Kernels};
 
 /// An operand of the op under test, step inputs aside.
 #[derive(Debug, Clone)]
@@ -70,23 +71,31 @@ pub struct Case {
     pub operands: Vec<Given>,
 }
 
-/// Results of both sides: the first result that is no state, as real numbers.
+/// The first result of both sides, or the first state of an op without results, as real numbers; and
+/// everything else that the op gives.
 #[derive(Debug)]
 pub struct Answers {
     /// What the generated code gave, exactly as stored.
     pub kernel: Vec<f64>,
     /// What the interpreter gave.
     pub reference: Vec<f64>,
+    /// Further results, and states.
+    pub others: Vec<Answers>,
+    /// How the result is stored.
+    pub dtype: Dtype,
 }
 
-/// A compiled case with the state of both sides.
+/// A compiled case with the state of all sides.
 pub struct Machine {
     case: Case,
     block: Block,
-    code: object::Code,
+    kernels: Kernels,
+    chain: Option<Chain>,
     spec: KernelSpec,
+    in_place: Option<(usize, usize)>,
     /// State bytes of the kernel's side, by operand.
     kernel_states: BTreeMap<usize, Vec<u8>>,
+    chain_states: BTreeMap<usize, Vec<u8>>,
     reference_states: BTreeMap<String, Tensor>,
 }
 
@@ -95,9 +104,7 @@ impl Machine {
     pub fn new(target: &HostTarget, case: Case) -> Self {
         let block = build(&case);
         let spec = spec_of(&block, &case);
-        let object = compile(target, &[("kernel".to_owned(), spec.clone())], Listings::default())
-            .unwrap_or_else(|error| panic!("{error}"));
-        let code = object::load(&object.elf).unwrap_or_else(|error| panic!("{error}"));
+        let kernels = Kernels::compile(target, &[("kernel".to_owned(), spec.clone())]);
         let mut kernel_states = BTreeMap::new();
         let mut reference_states = BTreeMap::new();
         for (index, given) in case.operands.iter().enumerate() {
@@ -106,7 +113,17 @@ impl Machine {
                 reference_states.insert(format!("o{index}"), tensor.clone().rounded(*dtype));
             }
         }
-        Self { case, block, code, spec, kernel_states, reference_states }
+        Self {
+            case,
+            block,
+            kernels,
+            chain: Chain::compile(target, &spec),
+            spec,
+            in_place: None,
+            chain_states: kernel_states.clone(),
+            kernel_states,
+            reference_states,
+        }
     }
 
     /// Replaces the tensor of an operand, of the same type but for the number of rows.
@@ -117,15 +134,39 @@ impl Machine {
         }
     }
 
-    /// Runs one step on both sides with the kernel's work shared by `threads`.
-    pub fn run(&mut self, step: &Step, threads: u32) -> Answers {
-        let kernel = self.run_kernel(step, threads);
-        let reference = self.run_reference(step);
-        assert_eq!(kernel.len(), reference.len());
-        Answers { kernel, reference }
+    /// From now on the kernel writes a result, counted without states, over an operand.
+    pub fn write_over(&mut self, operand: usize, result: usize) {
+        self.in_place = Some((operand, result));
     }
 
-    fn run_reference(&mut self, step: &Step) -> Vec<f64> {
+    /// Runs one step on all sides with the kernel's work shared by `threads`.
+    ///
+    /// # Panics
+    /// When a fused op's kernel gives other bits than its chain.
+    pub fn run(&mut self, step: &Step, threads: u32) -> Answers {
+        let kernel = self.run_beside_chain(step, threads);
+        let reference = self.run_reference(step);
+        assert_eq!(kernel.len(), reference.len());
+        let answers = kernel.iter().zip(reference).map(|((bytes, dtype), reference)| {
+            let kernel = loaded(bytes, *dtype);
+            assert_eq!(kernel.len(), reference.len());
+            Answers { kernel, reference, others: Vec::new(), dtype: *dtype }
+        });
+        let mut answers: Vec<_> = answers.collect();
+        let mut first = answers.remove(0);
+        first.others = answers;
+        first
+    }
+
+    /// As [`Machine::run`], for steps that the interpreter refuses: the bytes of results, then of states.
+    pub fn run_beside_chain(&mut self, step: &Step, threads: u32) -> Vec<(Vec<u8>, Dtype)> {
+        let kernel = self.run_kernel(step, threads);
+        self.run_chain(step, threads, &kernel);
+        kernel
+    }
+
+    /// Results, then states.
+    fn run_reference(&mut self, step: &Step) -> Vec<Vec<f64>> {
         let mut inputs = BTreeMap::new();
         let mut weights = BTreeMap::new();
         for (index, given) in self.case.operands.iter().enumerate() {
@@ -138,93 +179,73 @@ impl Machine {
         let states = &mut self.reference_states;
         let outputs = run_block(&self.block, &inputs, weight, states, step, Numerics::Declared)
             .unwrap_or_else(|error| panic!("{error}"));
-        // Of an op that only writes state, the state is the answer.
-        let result = outputs
-            .get("r")
-            .unwrap_or_else(|| states.values().next().expect("an op gives a result or a state"));
-        reals(result)
+        let results = (0..self.spec.results.len()).map(|index| reals(&outputs[&format!("r{index}")]));
+        let states =
+            self.kernel_states.keys().map(|index| reals(&self.reference_states[&format!("o{index}")]));
+        results.chain(states).collect()
     }
 
-    fn run_kernel(&mut self, step: &Step, threads: u32) -> Vec<f64> {
-        let mut buffers: Vec<Vec<u8>> = Vec::new();
-        let mut places = Vec::new();
-        for (index, given) in self.case.operands.iter().enumerate() {
-            let bytes = match given {
-                Given::Tensor { tensor, dtype, stride, .. } => stored(tensor, *dtype, *stride),
-                Given::State { .. } => self.kernel_states[&index].clone(),
-                Given::Table(table) => f32_bytes(&table.rows(table.positions)),
-            };
-            places.push(buffers.len());
-            buffers.push(bytes);
-        }
-        let op = self.spec.op;
-        for operand in op.operands {
-            if let OperandKind::Step(input) = operand.kind {
-                places.push(buffers.len());
-                buffers.push(step_bytes(step, input));
+    /// Results, then states, with their dtypes.
+    fn run_kernel(&mut self, step: &Step, threads: u32) -> Vec<(Vec<u8>, Dtype)> {
+        let mut buffers = self.buffers(step, &self.kernel_states);
+        let mut args: Vec<usize> = (0..buffers.len()).collect();
+        for (index, result) in self.spec.results.iter().enumerate() {
+            let over = self.in_place.filter(|(_, result)| *result == index);
+            args.push(over.map_or(buffers.len(), |(operand, _)| operand));
+            if over.is_none() {
+                buffers.push(Buffer::poisoned(&result.ty, step.dims()));
             }
         }
-        let dims = step.dims();
-        let count = |symbol: Symbol| match symbol {
-            Symbol::T => dims.tokens,
-            Symbol::R => dims.seqs,
-            Symbol::L => dims.rows,
-            Symbol::P => dims.pages,
-            Symbol::S | Symbol::N => 0,
+        self.kernels.call("kernel", &mut buffers, &args, step.dims(), threads);
+        for (index, bytes) in &mut self.kernel_states {
+            *bytes = buffers[*index].bytes().to_vec();
+        }
+        let places = args[self.spec.operands.len()..].iter().zip(&self.spec.results);
+        let results = places.map(|(place, result)| (buffers[*place].bytes().to_vec(), result.dtype()));
+        let states = self.kernel_states.iter().map(|(index, bytes)| {
+            let Given::State { dtype, .. } = self.case.operands[*index] else { unreachable!("a state") };
+            (bytes.clone(), dtype)
+        });
+        results.chain(states).collect()
+    }
+
+    /// The same through the chain, bit by bit.
+    fn run_chain(&mut self, step: &Step, threads: u32, kernel: &[(Vec<u8>, Dtype)]) {
+        let Some(chain) = &self.chain else { return };
+        let mut buffers = self.buffers(step, &self.chain_states);
+        // Another number of threads: the bits do not depend on it.
+        let results = chain.run(&mut buffers, step.dims(), threads % 3 + 1);
+        for (index, bytes) in &mut self.chain_states {
+            *bytes = buffers[*index].bytes().to_vec();
+        }
+        let all = results.iter().chain(self.chain_states.values());
+        for (index, (one, (other, dtype))) in all.zip(kernel).enumerate() {
+            if one == other {
+                continue;
+            }
+            let (one, other) = (loaded(one, *dtype), loaded(other, *dtype));
+            let mut pairs = one.iter().zip(&other).enumerate();
+            let wrong = pairs.find(|(_, (a, b))| a.to_bits() != b.to_bits());
+            let op = self.spec.op.name;
+            panic!("`{op}`: result {index} differs from that of the chain, first at {wrong:?}");
+        }
+    }
+
+    /// What the operands point to: those of the case, then the step's inputs.
+    fn buffers(&self, step: &Step, states: &BTreeMap<usize, Vec<u8>>) -> Vec<Buffer> {
+        let of_given = |(index, given): (usize, &Given)| match given {
+            Given::Tensor { tensor, dtype, stride, .. } => Buffer::new(&stored(tensor, *dtype, *stride)),
+            Given::State { .. } => Buffer::new(&states[&index]),
+            Given::Table(table) => Buffer::new(&f32_bytes(&table.rows(table.positions))),
         };
-        for result in &self.spec.results {
-            places.push(buffers.len());
-            // Poison: an element that the kernel forgets is a NaN.
-            buffers.push(vec![0xFF; result.ty.bytes(count) as usize]);
-        }
-        // Files promise element alignment and no more: every buffer is moved off any better one.
-        let element = |bytes: &[u8]| if bytes.len().is_multiple_of(4) { 4 } else { 2 };
-        let mut shifted: Vec<Vec<u8>> = Vec::new();
-        let mut starts = Vec::new();
-        for bytes in &buffers {
-            let mut room = vec![0u8; bytes.len() + 64];
-            let at = barely_aligned(&room, element(bytes));
-            room[at..at + bytes.len()].copy_from_slice(bytes);
-            shifted.push(room);
-            starts.push(at);
-        }
-        let pointers: Vec<*mut u8> =
-            places.iter().map(|place| shifted[*place][starts[*place]..].as_mut_ptr()).collect();
-        let function = self.code.function("kernel").unwrap_or_else(|error| panic!("{error}"));
-        for thread in 0..threads {
-            // SAFETY: the pointers are to buffers of the sizes that the spec and the step imply, which
-            // live until the call returns; `function` was compiled from that spec.
-            unsafe { function(pointers.as_ptr(), &raw const dims, thread, threads) };
-        }
-        for (index, given) in self.case.operands.iter().enumerate() {
-            if matches!(given, Given::State { .. }) {
-                let len = buffers[index].len();
-                self.kernel_states.insert(index, shifted[index][starts[index]..][..len].to_vec());
+        let mut buffers: Vec<_> = self.case.operands.iter().enumerate().map(of_given).collect();
+        for operand in self.spec.op.operands {
+            if let OperandKind::Step(input) = operand.kind {
+                buffers.push(Buffer::new(&step_bytes(step, input)));
             }
         }
-        if let Some(result) = self.spec.results.first() {
-            let place = places[self.spec.operands.len()];
-            let bytes = &mut shifted[place][starts[place]..][..buffers[place].len()];
-            return loaded(bytes, result.ty.dtype);
-        }
-        let (index, dtype) = self
-            .case
-            .operands
-            .iter()
-            .enumerate()
-            .find_map(|(index, given)| match given {
-                Given::State { dtype, .. } => Some((index, *dtype)),
-                _ => None,
-            })
-            .expect("an op gives a result or a state");
-        loaded(&self.kernel_states[&index], dtype)
+        buffers
     }
-}
-
-/// An offset at which the room is aligned to `element` bytes and to no more.
-fn barely_aligned(room: &[u8], element: usize) -> usize {
-    let aligned = |at: &usize| (room.as_ptr() as usize + at) % (2 * element) == element;
-    (0..64).find(aligned).expect("some byte of any sixteen is such a place")
 }
 
 fn build(case: &Case) -> Block {
@@ -254,11 +275,15 @@ fn build(case: &Case) -> Block {
     }
     let results =
         builder.results(case.op, &values, case.attrs.clone()).unwrap_or_else(|error| panic!("{error}"));
-    if case.op == "kv_append" {
-        // Its result is state, which a block does not give: the harness compares the state itself.
-        builder.output("k", values[0]);
-    } else {
-        builder.output("r", results[0]);
+    let op = nemo_ir::ops::op(case.op).expect("the builder has found it");
+    let values_of = (0..results.len()).filter(|index| op.superseded(*index).is_none());
+    let mut outputs: Vec<_> = values_of.map(|index| results[index]).collect();
+    if outputs.is_empty() {
+        // A block gives something; the harness compares the state itself.
+        outputs.push(values[0]);
+    }
+    for (index, value) in outputs.into_iter().enumerate() {
+        builder.output(format!("r{index}"), value);
     }
     builder.finish()
 }

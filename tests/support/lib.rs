@@ -1,6 +1,8 @@
 //! What the cross-crate tests share.
 
+mod chain;
 pub mod commands;
 pub mod golden;
 pub mod kernel;
+mod native;
 pub mod random;

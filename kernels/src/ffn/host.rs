@@ -2,9 +2,9 @@
 
 use inkwell::FloatPredicate;
 
-use crate::host::{Emit, Generator};
+use crate::host::{Emit, Lanes, Pointwise};
 
-pub(crate) fn generator(op: &str) -> Option<Generator> {
+pub(crate) fn pointwise(op: &str) -> Option<Pointwise> {
     match op {
         "relu2" => Some(relu2),
         "swiglu" => Some(swiglu),
@@ -12,17 +12,13 @@ pub(crate) fn generator(op: &str) -> Option<Generator> {
     }
 }
 
-fn relu2(e: &Emit<'_, '_>) -> Result<(), String> {
-    e.map(&["x"], |values| {
-        // Not a maximum: that would turn NaN into 0.
-        let negative = e.vcmp(FloatPredicate::OLT, values[0], e.lanes(0.0));
-        let positive = e.select(negative, e.lanes(0.0), values[0]);
-        e.fmul(positive, positive)
-    });
-    Ok(())
+fn relu2<'c>(e: &Emit<'c, '_>, values: &[Lanes<'c>]) -> Lanes<'c> {
+    // Not a maximum: that would turn NaN into 0.
+    let negative = e.vcmp(FloatPredicate::OLT, values[0], e.lanes(0.0));
+    let positive = e.select(negative, e.lanes(0.0), values[0]);
+    e.fmul(positive, positive)
 }
 
-fn swiglu(e: &Emit<'_, '_>) -> Result<(), String> {
-    e.map(&["gate", "up"], |values| e.fmul(e.silu(values[0]), values[1]));
-    Ok(())
+fn swiglu<'c>(e: &Emit<'c, '_>, values: &[Lanes<'c>]) -> Lanes<'c> {
+    e.fmul(e.silu(values[0]), values[1])
 }

@@ -127,12 +127,6 @@ impl<'c, 'm> Emit<'c, 'm> {
         (self.arg(index), layout)
     }
 
-    /// The operand of that name, where it is present.
-    pub fn optional(&self, name: &str) -> Option<(Ptr<'c>, &'m Layout)> {
-        let (index, layout) = self.spec.optional(name)?;
-        Some((self.arg(index), layout))
-    }
-
     /// The first result and its layout.
     pub fn result(&self) -> (Ptr<'c>, &'m Layout) {
         (self.arg(self.spec.operands.len()), &self.spec.results[0])

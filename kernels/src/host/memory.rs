@@ -75,14 +75,46 @@ impl<'c> Emit<'c, '_> {
 
     /// Rounds a value to `dtype` and stores it.
     pub fn store_scalar(&self, address: Ptr<'c>, dtype: Dtype, value: Float<'c>) {
+        let one = self.context.f32_type().vec_type(1);
+        let vector = built(self.builder.build_bit_cast(value, one, "")).into_vector_value();
+        self.store(address, dtype, 1, vector);
+    }
+
+    /// Each lane rounded to `dtype`, as f32: what a stored and loaded value would be.
+    pub fn round(&self, dtype: Dtype, vector: VectorValue<'c>) -> VectorValue<'c> {
         match dtype {
-            Dtype::F32 => self.store_aligned(address, value, 4),
-            Dtype::Bf16 => {
-                let bits = built(self.builder.build_bit_cast(value, self.context.i32_type().vec_type(1), ""));
-                self.store_aligned(address, self.round_to_bf16(bits.into_vector_value()), 2);
-            }
+            Dtype::F32 => vector,
+            Dtype::Bf16 => self.widen_bf16(self.to_bf16(vector)),
             Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
         }
+    }
+
+    /// The bits of each lane in bf16. Every rounding takes this way: the target's instruction and the
+    /// arithmetic differ in numbers below the normal range.
+    fn to_bf16(&self, vector: VectorValue<'c>) -> VectorValue<'c> {
+        let lanes = vector.get_type().get_size();
+        if self.target().has(Feature::Avx512Bf16) {
+            // The instruction starts at four lanes; LLVM would take fewer apart, into calls.
+            let wide = lanes.max(4);
+            let ty = self.context.bf16_type().vec_type(wide);
+            let halves = built(self.builder.build_float_trunc(self.resize(vector, wide), ty, ""));
+            let ty = self.context.i16_type().vec_type(wide);
+            let bits = built(self.builder.build_bit_cast(halves, ty, "")).into_vector_value();
+            return self.resize(bits, lanes);
+        }
+        let words = self.context.i32_type().vec_type(lanes);
+        let bits = built(self.builder.build_bit_cast(vector, words, ""));
+        self.round_to_bf16(bits.into_vector_value())
+    }
+
+    /// The vector with `lanes` lanes: cut off, or filled up with zeros.
+    pub fn resize(&self, vector: VectorValue<'c>, lanes: u32) -> VectorValue<'c> {
+        let has = vector.get_type().get_size();
+        if has == lanes {
+            return vector;
+        }
+        let order: Vec<_> = (0..lanes).map(|lane| lane.min(has)).collect();
+        self.shuffle(vector, vector.get_type().const_zero(), &order)
     }
 
     /// The upper halves of f32 bits, rounded to nearest even; a NaN stays one.
@@ -129,6 +161,23 @@ impl<'c> Emit<'c, '_> {
         self.load_aligned(self.context.f32_type().vec_type(count), address, 4).into_vector_value()
     }
 
+    /// The first `count` elements at `address`, widened to f32, the other lanes zero: in one piece where
+    /// `count` is a power of two.
+    pub fn load_piece(&self, address: Ptr<'c>, dtype: Dtype, count: u32) -> Lanes<'c> {
+        if !count.is_power_of_two() || count > self.width() {
+            return self.load(address, dtype, count);
+        }
+        let vector = match dtype {
+            Dtype::F32 => self.load_wide(address, count),
+            Dtype::Bf16 => {
+                let ty = self.context.i16_type().vec_type(count);
+                self.widen_bf16(self.load_aligned(ty, address, 2).into_vector_value())
+            }
+            Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
+        };
+        self.resize(vector, self.width())
+    }
+
     /// The first `count` bf16 at `address`, two to an f32 lane, as they are; the others are zero.
     pub fn load_bf16_pairs(&self, address: Ptr<'c>, count: u32) -> VectorValue<'c> {
         let ty = self.context.bf16_type().vec_type(2 * self.width());
@@ -173,26 +222,17 @@ impl<'c> Emit<'c, '_> {
 
     /// Rounds the first `lanes` lanes to `dtype` and stores them.
     pub fn store(&self, address: Ptr<'c>, dtype: Dtype, lanes: u32, vector: VectorValue<'c>) {
-        if lanes < vector.get_type().get_size() {
-            for lane in 0..lanes {
-                let element = self.extract(vector, lane).into_float_value();
-                self.store_scalar(self.at(address, dtype, self.int(u64::from(lane))), dtype, element);
-            }
-            return;
-        }
-        match dtype {
-            Dtype::F32 => self.store_aligned(address, vector, 4),
-            Dtype::Bf16 => {
-                if self.target().has(Feature::Avx512Bf16) {
-                    let ty = self.context.bf16_type().vec_type(lanes);
-                    self.store_aligned(address, built(self.builder.build_float_trunc(vector, ty, "")), 2);
-                } else {
-                    let words = self.context.i32_type().vec_type(lanes);
-                    let bits = built(self.builder.build_bit_cast(vector, words, ""));
-                    self.store_aligned(address, self.round_to_bf16(bits.into_vector_value()), 2);
-                }
-            }
+        let (vector, alignment) = match dtype {
+            Dtype::F32 => (vector, 4),
+            Dtype::Bf16 => (self.to_bf16(vector), 2),
             Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`compile` refuses {dtype} activations"),
+        };
+        if lanes == vector.get_type().get_size() {
+            return self.store_aligned(address, vector, alignment);
+        }
+        for lane in 0..lanes {
+            let place = self.at(address, dtype, self.int(u64::from(lane)));
+            self.store_aligned(place, self.extract(vector, lane), alignment);
         }
     }
 

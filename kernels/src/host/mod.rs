@@ -3,6 +3,7 @@
 //! A kernel is `void(ptr args, ptr dims, i32 thread, i32 threads)`: `args` points to the pointers of
 //! [`crate::spec::KernelSpec`], `dims` to a [`nemo_ir::step::StepDims`], and the call does the share of `thread`.
 
+mod chain;
 mod control;
 mod elementwise;
 mod emit;
@@ -10,13 +11,17 @@ mod math;
 mod memory;
 mod object;
 mod pointer;
+mod rows;
 mod share;
 
 use thiserror::Error;
 
+pub(crate) use chain::{Chain, Link};
+pub(crate) use elementwise::{Pointwise, pointwise};
 pub(crate) use emit::{Any, Emit, Float, Int, Lanes, Ptr};
 pub(crate) use object::Generator;
 pub use object::compile;
+pub(crate) use rows::Rows;
 pub(crate) use share::Sequence;
 
 /// Why an object could not be made.

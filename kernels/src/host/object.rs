@@ -8,14 +8,16 @@ use inkwell::targets::{
     CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
 };
 
-use nemo_ir::ops::Family;
+use nemo_ir::ops::{Family, Recipe};
 use nemo_ir::types::Dtype;
 
+use super::chain::Chain;
+use super::elementwise::{map, pointwise};
 use super::emit::Emit;
 use super::{HostError, Listings, Object};
 use crate::spec::KernelSpec;
 use crate::target::{Feature, HostTarget};
-use crate::{attention, ffn, head, linear, norm, scan};
+use crate::{attention, head, linear, norm, scan};
 
 /// Bytes of stack that a kernel may use for its work space: what the runtime keeps free, less its own frames.
 const MAX_STACK: u64 = 1 << 20;
@@ -83,16 +85,23 @@ fn generate<'c>(
     Ok(())
 }
 
+/// A fused op belongs to the family whose work dominates it, whatever the table says.
 fn generator(spec: &KernelSpec) -> Option<Generator> {
+    if pointwise(spec.op.name).is_some() {
+        return Some(map);
+    }
     let of_family = match spec.op.family {
+        _ if Recipe::of(spec.op).is_some_and(|recipe| recipe.step("linear").is_some()) => {
+            linear::host::generator
+        }
         Family::Norm => norm::host::generator,
         Family::Linear => linear::host::generator,
-        Family::Ffn => ffn::host::generator,
+        Family::Ffn => return None,
         Family::Scan => scan::host::generator,
         Family::Attention => attention::host::generator,
         Family::Head => head::host::generator,
     };
-    of_family(spec.op.name)
+    of_family(&Chain::of(spec))
 }
 
 fn machine(target: &HostTarget) -> Result<TargetMachine, String> {

@@ -1,96 +1,224 @@
 //! RMSNorm: a thread takes whole groups of columns; each group is read twice, the second time from cache.
+//!
+//! Where x comes from is a matter of the chain: its own rows, rows chosen by index, a sum that is written
+//! on the way, a gated product. The products' prologue and the scan take their rows from here, too.
 
-use inkwell::values::FloatValue;
+use inkwell::IntPredicate;
+use nemo_ir::types::{Dim, Dtype};
 
-use crate::host::{Any, Emit, Generator, Int, Lanes, Ptr};
+use crate::host::{Chain, Emit, Float, Generator, Int, Lanes, Link, Ptr, Rows};
+use crate::spec::Layout;
 
-pub(crate) fn generator(op: &str) -> Option<Generator> {
-    match op {
-        "rms_norm" => Some(rms_norm),
-        "gated_rms_norm" => Some(gated_rms_norm),
+const F32: Dtype = Dtype::F32;
+/// The most columns of a gated group, whose products wait on the stack.
+const MAX_GATED: u64 = 1 << 15;
+
+pub(crate) fn generator(chain: &Chain) -> Option<Generator> {
+    match chain.links.last()?.op.name {
+        "rms_norm" | "gated_rms_norm" => Some(norm),
         _ => None,
     }
 }
 
-fn rms_norm(e: &Emit<'_, '_>) -> Result<(), String> {
-    let (x, y) = (e.operand("x"), e.result());
-    let (weight, weight_layout) = e.operand("weight");
-    let group = e.spec().int("group");
-    let shared = weight_layout.ty.width() == Some(group);
-    each_group(e, |row, column| {
-        let source = e.at(e.row(x, row), x.1.ty.dtype, column);
-        let target = e.at(e.row(y, row), y.1.ty.dtype, column);
-        let weight = if shared { weight } else { e.at(weight, weight_layout.ty.dtype, column) };
-        let piece = |at, lanes| e.load(e.at(source, x.1.ty.dtype, at), x.1.ty.dtype, lanes);
-        let squares = e.fold_columns(group, &[e.lanes(0.0).into()], |at, lanes, sum| {
-            let value = piece(at, lanes);
-            vec![e.fma(value, value, sum[0].into_vector_value()).into()]
-        });
-        let scale = e.splat(inverse_rms(e, squares[0].into_vector_value(), group));
-        e.columns(group, |at, lanes| {
-            scaled_store(e, (target, y.1.ty.dtype), (weight, at), lanes, e.fmul(piece(at, lanes), scale));
-        });
-    });
-    Ok(())
-}
-
-fn gated_rms_norm(e: &Emit<'_, '_>) -> Result<(), String> {
-    let (x, gate, y) = (e.operand("x"), e.operand("gate"), e.result());
-    let (weight, weight_layout) = e.operand("weight");
-    let group = e.spec().int("group");
-    if group > 1 << 15 {
-        return Err(format!("a group of {group} columns exceeds the 32768 that fit the stack"));
-    }
-    let gated = e.scratch(group.next_multiple_of(u64::from(e.width())));
-    let f32 = weight_layout.ty.dtype;
-    each_group(e, |row, column| {
-        let source = e.at(e.row(x, row), x.1.ty.dtype, column);
-        let gates = e.at(e.row(gate, row), gate.1.ty.dtype, column);
-        let target = e.at(e.row(y, row), y.1.ty.dtype, column);
-        let squares = e.fold_columns(group, &[e.lanes(0.0).into()], |at, lanes, sum| {
-            let value = e.load(e.at(source, x.1.ty.dtype, at), x.1.ty.dtype, lanes);
-            let gate = e.load(e.at(gates, gate.1.ty.dtype, at), gate.1.ty.dtype, lanes);
-            let product = e.fmul(value, e.silu(gate));
-            e.store(e.at(gated, f32, at), f32, e.width(), product);
-            vec![e.fma(product, product, sum[0].into_vector_value()).into()]
-        });
-        let scale = e.splat(inverse_rms(e, squares[0].into_vector_value(), group));
-        let weight = e.at(weight, f32, column);
-        e.columns(group, |at, lanes| {
-            let value = e.load(e.at(gated, f32, at), f32, e.width());
-            scaled_store(e, (target, y.1.ty.dtype), (weight, at), lanes, e.fmul(value, scale));
-        });
-    });
-    Ok(())
-}
-
-/// This thread's groups, by row and first column.
-fn each_group<'c>(e: &Emit<'c, '_>, body: impl FnOnce(Int<'c>, Int<'c>)) {
-    let (_, layout) = e.operand("x");
-    let group = e.spec().int("group");
-    let groups = layout.ty.width().unwrap_or(group) / group;
-    let (from, to) = e.share(e.times(e.dim(layout.ty.shape[0]), groups));
+fn norm(e: &Emit<'_, '_>) -> Result<(), String> {
+    let chain = e.chain();
+    let link = chain.links.last().ok_or("the chain is empty")?;
+    let normed = Normed::of(e, &chain, link)?;
+    let y = Rows::of(e, e.result_at(chain.result(link, 0).ok_or("the norm gives no result")?));
+    let groups = normed.width / normed.norm.group;
+    let (from, to) = e.share(e.times(normed.rows(e), groups));
     e.each(from, to, |item| {
         let row = e.div(item, e.int(groups));
-        body(row, e.times(e.rem(item, e.int(groups)), group));
+        let column = e.times(e.rem(item, e.int(groups)), normed.norm.group);
+        normed.group(e, row, column, (y.at(e, row, column), y.dtype));
     });
+    Ok(())
 }
 
-/// 1 / sqrt(mean + eps) of a sum of squares.
-fn inverse_rms<'c>(e: &Emit<'c, '_>, squares: Lanes<'c>, group: u64) -> FloatValue<'c> {
-    let mean = e.fdiv(e.sum(squares), e.float(group as f64));
-    let root: FloatValue<'c> = e.sqrt(e.fadd(mean, e.float(e.spec().float("eps"))));
-    e.fdiv(e.float(1.0), root)
+/// The norm itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm<'c> {
+    /// Columns that share a scale.
+    pub group: u64,
+    eps: f64,
+    weight: Ptr<'c>,
+    /// One group's width of weights serves every group.
+    shared: bool,
 }
 
-fn scaled_store<'c>(
-    e: &Emit<'c, '_>,
-    (target, dtype): (Ptr<'c>, nemo_ir::types::Dtype),
-    (weight, at): (Ptr<'c>, Int<'c>),
-    lanes: u32,
-    value: Lanes<'c>,
-) {
-    let f32 = nemo_ir::types::Dtype::F32;
-    let weight: Any<'c> = e.load(e.at(weight, f32, at), f32, lanes).into();
-    e.store(e.at(target, dtype, at), dtype, lanes, e.fmul(value, weight.into_vector_value()));
+impl<'c> Norm<'c> {
+    pub(crate) fn of(e: &Emit<'c, '_>, link: &Link) -> Result<Self, String> {
+        let (weight, layout) = e.taken(link, "weight")?;
+        let group = link.int("group");
+        let shared = layout.ty.width() == Some(group);
+        Ok(Self { group, eps: link.float("eps"), weight, shared })
+    }
+
+    /// One group. `first` gives its columns, `again` does so for the second time; lanes that are not in
+    /// use are zero.
+    fn apply(
+        &self,
+        e: &Emit<'c, '_>,
+        column: Int<'c>,
+        first: impl Fn(Int<'c>, u32) -> Lanes<'c>,
+        again: impl Fn(Int<'c>, u32) -> Lanes<'c>,
+        (target, dtype): (Ptr<'c>, Dtype),
+    ) {
+        let squares = e.fold_columns(self.group, &[e.lanes(0.0).into()], |at, lanes, sum| {
+            let value = first(at, lanes);
+            vec![e.fma(value, value, sum[0].into_vector_value()).into()]
+        });
+        let mean = e.fdiv(e.sum(squares[0].into_vector_value()), e.float(self.group as f64));
+        let root: Float<'c> = e.sqrt(e.fadd(mean, e.float(self.eps)));
+        let scale = e.splat(e.fdiv(e.float(1.0), root));
+        let weight = if self.shared { self.weight } else { e.at(self.weight, F32, column) };
+        e.columns(self.group, |at, lanes| {
+            let weight = e.load(e.at(weight, F32, at), F32, lanes);
+            let value = e.fmul(e.fmul(again(at, lanes), scale), weight);
+            e.store(e.at(target, dtype, at), dtype, lanes, value);
+        });
+    }
+
+    /// The group of x * silu(gate) whose first columns are at these places; `space` holds the products.
+    pub(crate) fn gated(
+        &self,
+        e: &Emit<'c, '_>,
+        column: Int<'c>,
+        [(x, x_dtype), (gate, gate_dtype)]: [(Ptr<'c>, Dtype); 2],
+        space: Ptr<'c>,
+        target: (Ptr<'c>, Dtype),
+    ) {
+        let product = |at, lanes| {
+            let value = e.load(e.at(x, x_dtype, at), x_dtype, lanes);
+            let gate = e.load(e.at(gate, gate_dtype, at), gate_dtype, lanes);
+            let product = e.fmul(value, e.silu(gate));
+            e.store(e.at(space, F32, at), F32, e.width(), product);
+            product
+        };
+        let again = |at, _| e.load(e.at(space, F32, at), F32, e.width());
+        self.apply(e, column, product, again, target);
+    }
+
+    /// Stack space for [`Norm::gated`].
+    pub(crate) fn space(&self, e: &Emit<'c, '_>) -> Result<Ptr<'c>, String> {
+        if self.group > MAX_GATED {
+            return Err(format!(
+                "a group of {} columns exceeds the {MAX_GATED} that fit the stack",
+                self.group
+            ));
+        }
+        Ok(e.scratch_rows(F32, 1, self.group).base)
+    }
+}
+
+/// Where the columns come from.
+enum Input<'c> {
+    /// As they are.
+    Plain(Rows<'c>),
+    /// Rows by index; zeros where that is negative.
+    Gathered { x: Rows<'c>, indices: Ptr<'c> },
+    /// A sum that is stored on the way; its first addend may lie where it goes.
+    Sum { addends: [Rows<'c>; 2], sum: Rows<'c> },
+    /// A gated product, kept on the way.
+    Gated { x: Rows<'c>, gate: Rows<'c>, space: Ptr<'c> },
+}
+
+/// A norm with its input.
+pub(crate) struct Normed<'c> {
+    input: Input<'c>,
+    pub norm: Norm<'c>,
+    rows: Dim,
+    pub width: u64,
+}
+
+impl<'c> Normed<'c> {
+    /// The norm of that step.
+    pub(crate) fn of(e: &Emit<'c, '_>, chain: &Chain, link: &Link) -> Result<Self, String> {
+        let norm = Norm::of(e, link)?;
+        let x = link.source("x").ok_or("a norm has an x")?;
+        let extent = |layout: &Layout| (layout.ty.shape[0], layout.ty.width().unwrap_or(0));
+        let giver = chain.giver(x);
+        let (input, (rows, width)) = match giver.map(|giver| giver.op.name) {
+            None => {
+                let x = e.taken(link, "x")?;
+                let input = if link.op.name == "gated_rms_norm" {
+                    let gate = Rows::of(e, e.taken(link, "gate")?);
+                    Input::Gated { x: Rows::of(e, x), gate, space: norm.space(e)? }
+                } else {
+                    Input::Plain(Rows::of(e, x))
+                };
+                (input, extent(x.1))
+            }
+            Some("gather_rows") if link.op.name == "rms_norm" => {
+                let giver = giver.ok_or("named above")?;
+                let (x, indices) = (e.taken(giver, "x")?, e.taken(giver, "rows")?);
+                let input = Input::Gathered { x: Rows::of(e, x), indices: indices.0 };
+                (input, (indices.1.ty.shape[0], extent(x.1).1))
+            }
+            Some("add") if link.op.name == "rms_norm" => {
+                let giver = giver.ok_or("named above")?;
+                let (a, b) = (e.taken(giver, "a")?, e.taken(giver, "b")?);
+                let result = chain.result(giver, 0).ok_or("the normed sum is no result")?;
+                let sum = Rows::of(e, e.result_at(result));
+                (Input::Sum { addends: [Rows::of(e, a), Rows::of(e, b)], sum }, extent(a.1))
+            }
+            Some(other) => return Err(format!("`{}` of `{other}` in one kernel", link.op.name)),
+        };
+        Ok(Self { input, norm, rows, width })
+    }
+
+    /// How many rows there are.
+    pub(crate) fn rows(&self, e: &Emit<'c, '_>) -> Int<'c> {
+        e.dim(self.rows)
+    }
+
+    /// The extent that counts the rows.
+    pub(crate) fn extent(&self) -> Dim {
+        self.rows
+    }
+
+    /// Norms the group at `column` of a row.
+    pub(crate) fn group(&self, e: &Emit<'c, '_>, row: Int<'c>, column: Int<'c>, target: (Ptr<'c>, Dtype)) {
+        match self.input {
+            Input::Plain(x) => {
+                let load = |at, lanes| x.load(e, row, e.add(column, at), lanes);
+                self.norm.apply(e, column, load, load, target);
+            }
+            Input::Gathered { x, indices } => {
+                let index = e.load_int(indices, row);
+                let there = e.cmp(IntPredicate::SGE, index, e.int(0));
+                let load = |at, lanes| {
+                    let value = e.choose(
+                        there,
+                        || vec![x.load(e, index, e.add(column, at), lanes).into()],
+                        || vec![e.lanes(0.0).into()],
+                    );
+                    value[0].into_vector_value()
+                };
+                self.norm.apply(e, column, load, load, target);
+            }
+            Input::Sum { addends: [a, b], sum } => {
+                let add = |at, lanes| {
+                    let at = e.add(column, at);
+                    let value = e.fadd(a.load(e, row, at, lanes), b.load(e, row, at, lanes));
+                    let value = e.round(sum.dtype, value);
+                    sum.store(e, row, at, lanes, value);
+                    value
+                };
+                let load = |at, lanes| sum.load(e, row, e.add(column, at), lanes);
+                self.norm.apply(e, column, add, load, target);
+            }
+            Input::Gated { x, gate, space } => {
+                let place = |rows: Rows<'c>| (rows.at(e, row, column), rows.dtype);
+                self.norm.gated(e, column, [place(x), place(gate)], space, target);
+            }
+        }
+    }
+
+    /// Norms a whole row.
+    pub(crate) fn row(&self, e: &Emit<'c, '_>, row: Int<'c>, target: Rows<'c>) {
+        e.step_by(e.int(0), e.int(self.width), self.norm.group, |column| {
+            self.group(e, row, column, (target.at(e, row, column), target.dtype));
+        });
+    }
 }

@@ -34,6 +34,15 @@ fn blocks_of_rows_larger_than_the_cache() {
 }
 
 #[test]
+fn rows_that_fall_into_the_same_sets() {
+    // Rows of whole pages are copied apart; one row more than fits at once.
+    for (x, k) in [(BF16, 2048), (F32, 1024), (F32, 2048)] {
+        let shape = (if k == 1024 { 130 } else { 67 }, 11, k);
+        check(|| case(5, shape, x, BF16, F32), &rows(shape.0), F32, "linear of whole pages");
+    }
+}
+
+#[test]
 fn a_rows_bits_do_not_depend_on_its_neighbours() {
     for target in targets() {
         for (x, w) in [(BF16, BF16), (F32, BF16)] {

@@ -2,6 +2,7 @@
 
 mod attention;
 mod elementwise;
+mod fused;
 mod linear;
 mod norm;
 mod sample;

@@ -4,18 +4,19 @@ use inkwell::IntPredicate;
 use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::{Dim, Dtype};
 
-use crate::host::{Emit, Int, Ptr, Sequence};
+use super::rope::Angles;
+use crate::host::{Emit, Int, Ptr, Rows, Sequence};
 
 /// Extents of the cache.
 #[derive(Clone, Copy)]
-pub(super) struct Cache {
+pub(crate) struct Cache {
     pub heads: u64,
     pub head_dim: u64,
     pub dtype: Dtype,
 }
 
 impl Cache {
-    pub(super) fn of(e: &Emit<'_, '_>) -> Result<Self, String> {
+    pub(crate) fn of(e: &Emit<'_, '_>) -> Result<Self, String> {
         let (_, layout) = e.operand("kv");
         match layout.ty.shape[..] {
             [_, _, Dim::Const(heads), _, Dim::Const(head_dim)] => {
@@ -47,25 +48,60 @@ pub(super) fn position<'c>(e: &Emit<'c, '_>, sequence: Sequence<'c>, row: Int<'c
     e.add(e.load_int(context, sequence.index), e.sub(row, sequence.start))
 }
 
+/// Where the keys (part 0) or values (part 1) of a head and row go; runs `body` where there is a page.
+pub(crate) fn when_placed<'c>(
+    e: &Emit<'c, '_>,
+    cache: Cache,
+    (sequence, row): (Sequence<'c>, Int<'c>),
+    body: impl FnOnce(&dyn Fn(u64, Int<'c>) -> Ptr<'c>),
+) {
+    let position = position(e, sequence, row);
+    let page = Cache::page(e, sequence, position);
+    e.when(e.cmp(IntPredicate::SGE, page, e.int(0)), || {
+        let token = e.times(e.rem(position, e.int(PAGE_TOKENS)), cache.head_dim);
+        body(&|part, head| e.at(cache.block(e, page, part, head), cache.dtype, token));
+    });
+}
+
+/// One head's line on its way to the cache.
+pub(crate) fn append<'c>(
+    e: &Emit<'c, '_>,
+    cache: Cache,
+    row: Int<'c>,
+    angles: Option<Angles<'c>>,
+    (from, dtype): (Ptr<'c>, Dtype),
+    to: Ptr<'c>,
+) {
+    match angles {
+        Some(angles) => angles.rotate(e, row, (from, dtype), (to, cache.dtype)),
+        None => e.columns(cache.head_dim, |at, lanes| {
+            let value = e.load(e.at(from, dtype, at), dtype, lanes);
+            e.store(e.at(to, cache.dtype, at), cache.dtype, lanes, value);
+        }),
+    }
+}
+
+/// Keys and values, either of them rotated where the chain says so.
 pub(super) fn kv_append(e: &Emit<'_, '_>) -> Result<(), String> {
     let cache = Cache::of(e)?;
-    let (_, layout) = e.operand("k");
-    let share = e.share(e.dim(layout.ty.shape[0]));
+    let chain = e.chain();
+    let link = chain.links.last().ok_or("the chain is empty")?;
+    let mut parts = Vec::new();
+    let mut rows = None;
+    for name in ["k", "v"] {
+        let rope = link.source(name).and_then(|source| chain.giver(source));
+        let angles = rope.map(|rope| Angles::of(e, rope)).transpose()?;
+        let source = rope.map_or_else(|| e.taken(link, name), |rope| e.taken(rope, "x"))?;
+        rows = Some(source.1.ty.shape[0]);
+        parts.push((Rows::of(e, source), angles));
+    }
+    let share = e.share(e.dim(rows.ok_or("there are two parts")?));
     e.each_sequence_row(share, |sequence, row| {
-        let position = position(e, sequence, row);
-        let page = Cache::page(e, sequence, position);
-        e.when(e.cmp(IntPredicate::SGE, page, e.int(0)), || {
-            let token = e.times(e.rem(position, e.int(PAGE_TOKENS)), cache.head_dim);
-            for (part, name) in ["k", "v"].into_iter().enumerate() {
-                let source = e.operand(name);
-                let line = e.row(source, row);
+        when_placed(e, cache, (sequence, row), |place| {
+            for (part, (source, angles)) in (0..).zip(&parts) {
                 e.each(e.int(0), e.int(cache.heads), |head| {
-                    let from = e.at(line, source.1.dtype(), e.times(head, cache.head_dim));
-                    let to = e.at(cache.block(e, page, part as u64, head), cache.dtype, token);
-                    e.columns(cache.head_dim, |at, lanes| {
-                        let value = e.load(e.at(from, source.1.dtype(), at), source.1.dtype(), lanes);
-                        e.store(e.at(to, cache.dtype, at), cache.dtype, lanes, value);
-                    });
+                    let from = source.at(e, row, e.times(head, cache.head_dim));
+                    append(e, cache, row, *angles, (from, source.dtype), place(part, head));
                 });
             }
         });

@@ -1,13 +1,13 @@
 //! RoPE, the KV cache and attention on the CPU.
 
-mod cache;
+pub(crate) mod cache;
 mod paged;
-mod rope;
+pub(crate) mod rope;
 
-use crate::host::Generator;
+use crate::host::{Chain, Generator};
 
-pub(crate) fn generator(op: &str) -> Option<Generator> {
-    match op {
+pub(crate) fn generator(chain: &Chain) -> Option<Generator> {
+    match chain.links.last()?.op.name {
         "rope" => Some(rope::rope),
         "kv_append" => Some(cache::kv_append),
         "paged_attention" => Some(paged::paged_attention),

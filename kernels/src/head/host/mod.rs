@@ -4,13 +4,14 @@ mod philox;
 mod rows;
 mod sample;
 
-use crate::host::Generator;
+use crate::host::{Chain, Generator};
+use crate::norm;
 
-pub(crate) fn generator(op: &str) -> Option<Generator> {
-    match op {
+pub(crate) fn generator(chain: &Chain) -> Option<Generator> {
+    match chain.links.last()?.op.name {
         "embed" => Some(rows::embed),
         "gather_rows" => Some(rows::gather_rows),
         "sample" => Some(sample::sample),
-        _ => None,
+        _ => norm::host::generator(chain),
     }
 }

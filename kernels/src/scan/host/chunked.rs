@@ -13,9 +13,9 @@ use inkwell::{FloatPredicate, IntPredicate};
 use nemo_ir::types::Dtype;
 
 use super::gemm::accumulate;
-use super::heads::{Head, Shape, pieces};
+use super::heads::{Head, Scan, pieces};
 use super::recurrent::{rows_of_head, token};
-use crate::host::{Any, Emit, Int, Lanes, Ptr, Sequence};
+use crate::host::{Any, Emit, Int, Lanes, Ptr, Rows, Sequence};
 use crate::target::Level;
 
 const F32: Dtype = Dtype::F32;
@@ -55,33 +55,34 @@ struct Chunk<'c> {
 }
 
 pub(super) fn ssd_chunked(e: &Emit<'_, '_>) -> Result<(), String> {
-    let shape = Shape::of(e)?;
-    let size = e.spec().int("chunk");
+    let chain = e.chain();
+    let link = chain.links.last().ok_or("the chain is empty")?;
+    let scan = &Scan::of(e, &chain, link, None, Rows::of(e, e.result()))?;
+    let size = link.int("chunk");
     if size > 128 || !size.is_multiple_of(16) {
         return Err(format!("chunk is {size}; multiples of 16 up to 128 fit the work space"));
     }
-    let padded = shape.head_dim.next_multiple_of(u64::from(e.width()));
+    let padded = scan.shape.head_dim.next_multiple_of(u64::from(e.width()));
     let scratch = Scratch {
-        c: e.scratch(size * shape.state),
-        b: e.scratch(size * shape.state),
-        b_columns: e.scratch(size * shape.state),
+        c: e.scratch(size * scan.shape.state),
+        b: e.scratch(size * scan.shape.state),
+        b_columns: e.scratch(size * scan.shape.state),
         scores: e.scratch(size * size),
         mask: e.scratch(size * size),
         x: e.scratch(size * padded),
         decay: e.scratch(size),
         step: e.scratch(size),
-        state: e.scratch(shape.head_state()),
+        state: e.scratch(scan.shape.head_state()),
     };
-    let (from, to) = e.share(e.int(shape.heads));
+    let (from, to) = e.share(e.int(scan.shape.heads));
     e.each_sequence(|sequence| {
         let single = e.cmp(IntPredicate::EQ, e.sub(sequence.end, sequence.start), e.int(1));
-        let slot = e.load_int(e.operand("slot_out").0, sequence.index);
-        let keeps_none = e.cmp(IntPredicate::SLT, slot, e.int(0));
+        let keeps_none = e.cmp(IntPredicate::SLT, scan.slot_out(e, sequence), e.int(0));
         e.choose(
             e.or(single, keeps_none),
             || {
                 e.each(from, to, |head| {
-                    rows_of_head(e, shape, sequence, Head::load(e, head), scratch.state);
+                    rows_of_head(e, scan, sequence, Head::load(e, scan, head), scratch.state);
                 });
                 Vec::new()
             },
@@ -93,13 +94,13 @@ pub(super) fn ssd_chunked(e: &Emit<'_, '_>) -> Result<(), String> {
                         || {
                             // Never a sequence's first chunk: its state is in place.
                             e.each(from, to, |index| {
-                                let head = Head::load(e, index);
-                                token(e, shape, head, head.written_state(e, shape, sequence), first);
+                                let head = Head::load(e, scan, index);
+                                token(e, scan, head, scan.written_state(e, head, sequence), first);
                             });
                             Vec::new()
                         },
                         || {
-                            chunk(e, shape, &scratch, sequence, Chunk { first, rows, size }, (from, to));
+                            chunk(e, scan, &scratch, sequence, Chunk { first, rows, size }, (from, to));
                             Vec::new()
                         },
                     );
@@ -114,51 +115,56 @@ pub(super) fn ssd_chunked(e: &Emit<'_, '_>) -> Result<(), String> {
 /// The heads `from .. to` of one chunk, group by group.
 fn chunk<'c>(
     e: &Emit<'c, '_>,
-    shape: Shape,
+    scan: &Scan<'c>,
     scratch: &Scratch<'c>,
     sequence: Sequence<'c>,
     chunk: Chunk<'c>,
     (from, to): (Int<'c>, Int<'c>),
 ) {
-    let per_group = e.int(shape.heads_per_group());
+    let per_group = e.int(scan.shape.heads_per_group());
     let groups_end = e.div(e.add(to, e.sub(per_group, e.int(1))), per_group);
     e.each(e.div(from, per_group), groups_end, |group| {
-        gather_group(e, shape, scratch, chunk, group);
-        group_scores(e, shape, scratch, chunk);
+        gather_group(e, scan, scratch, chunk, group);
+        group_scores(e, scan, scratch, chunk);
         let first = e.max(from, e.mul(group, per_group));
         let end = e.min(to, e.mul(e.plus(group, 1), per_group));
         e.each(first, end, |index| {
-            let head = Head::load(e, index);
+            let head = Head::load(e, scan, index);
             // Later chunks find the state where the first one put it.
             let is_first = e.cmp(IntPredicate::EQ, chunk.first, sequence.start);
             e.when(is_first, || {
-                head.state(e, shape, sequence, scratch.state);
+                scan.state(e, head, sequence, scratch.state);
             });
-            let state = head.written_state(e, shape, sequence);
-            gather_head(e, shape, scratch, chunk, head);
+            let state = scan.written_state(e, head, sequence);
+            gather_head(e, scan, scratch, chunk, head);
             decayed_scores(e, scratch, chunk);
-            outputs(e, shape, scratch, chunk, head, state);
-            next_state(e, shape, scratch, chunk, state);
+            outputs(e, scan, scratch, chunk, head, state);
+            next_state(e, scan, scratch, chunk, state);
         });
     });
 }
 
 /// b and c of a group, widened, and b transposed.
-fn gather_group<'c>(e: &Emit<'c, '_>, shape: Shape, scratch: &Scratch<'c>, chunk: Chunk<'c>, group: Int<'c>) {
-    for (name, target) in [("b", scratch.b), ("c", scratch.c)] {
-        let source = e.operand(name);
-        let dtype = source.1.dtype();
+fn gather_group<'c>(
+    e: &Emit<'c, '_>,
+    scan: &Scan<'c>,
+    scratch: &Scratch<'c>,
+    chunk: Chunk<'c>,
+    group: Int<'c>,
+) {
+    for (source, target) in [(scan.b, scratch.b), (scan.c, scratch.c)] {
         e.each(e.int(0), chunk.rows, |row| {
-            let from = e.at(e.row(source, e.add(chunk.first, row)), dtype, e.times(group, shape.state));
-            let to = e.at(target, F32, e.times(row, shape.state));
-            e.columns(shape.state, |at, lanes| {
-                e.store(e.at(to, F32, at), F32, lanes, e.load(e.at(from, dtype, at), dtype, lanes));
+            let first = e.times(group, scan.shape.state);
+            let to = e.at(target, F32, e.times(row, scan.shape.state));
+            e.columns(scan.shape.state, |at, lanes| {
+                let value = source.load(e, e.add(chunk.first, row), e.add(first, at), lanes);
+                e.store(e.at(to, F32, at), F32, lanes, value);
             });
         });
     }
     e.each(e.int(0), chunk.rows, |row| {
-        e.each(e.int(0), e.int(shape.state), |n| {
-            let value = e.load_scalar(e.at(scratch.b, F32, e.add(e.times(row, shape.state), n)), F32);
+        e.each(e.int(0), e.int(scan.shape.state), |n| {
+            let value = e.load_scalar(e.at(scratch.b, F32, e.add(e.times(row, scan.shape.state), n)), F32);
             e.store_scalar(e.at(scratch.b_columns, F32, e.add(e.times(n, chunk.size), row)), F32, value);
         });
     });
@@ -173,7 +179,7 @@ fn tile_rows(e: &Emit<'_, '_>) -> u32 {
 }
 
 /// c_t . b_s for every pair of the chunk.
-fn group_scores<'c>(e: &Emit<'c, '_>, shape: Shape, scratch: &Scratch<'c>, chunk: Chunk<'c>) {
+fn group_scores<'c>(e: &Emit<'c, '_>, scan: &Scan<'c>, scratch: &Scratch<'c>, chunk: Chunk<'c>) {
     let rows = tile_rows(e);
     let width = u64::from(e.width());
     e.step_by(e.int(0), chunk.rows, u64::from(rows), |t| {
@@ -182,12 +188,12 @@ fn group_scores<'c>(e: &Emit<'c, '_>, shape: Shape, scratch: &Scratch<'c>, chunk
             let zeros: Vec<Any<'c>> = vec![e.lanes(0.0).into(); rows as usize];
             let sums = accumulate(
                 e,
-                e.int(shape.state),
+                e.int(scan.shape.state),
                 rows,
                 &zeros,
                 |i, n| {
                     let row = e.plus(t, i.into());
-                    e.load_scalar(e.at(scratch.c, F32, e.add(e.times(row, shape.state), n)), F32)
+                    e.load_scalar(e.at(scratch.c, F32, e.add(e.times(row, scan.shape.state), n)), F32)
                 },
                 |n| {
                     let at = e.add(e.times(n, chunk.size), s);
@@ -203,16 +209,22 @@ fn group_scores<'c>(e: &Emit<'c, '_>, shape: Shape, scratch: &Scratch<'c>, chunk
 }
 
 /// x, dt and the running sums of dt * A of a head.
-fn gather_head<'c>(e: &Emit<'c, '_>, shape: Shape, scratch: &Scratch<'c>, chunk: Chunk<'c>, head: Head<'c>) {
-    let padded = shape.head_dim.next_multiple_of(u64::from(e.width()));
+fn gather_head<'c>(
+    e: &Emit<'c, '_>,
+    scan: &Scan<'c>,
+    scratch: &Scratch<'c>,
+    chunk: Chunk<'c>,
+    head: Head<'c>,
+) {
+    let padded = scan.shape.head_dim.next_multiple_of(u64::from(e.width()));
     e.fold((e.int(0), chunk.rows, 1), &[e.float(0.0).into()], |t, sum| {
         let row = e.add(chunk.first, t);
-        let step = head.step_size(e, row);
+        let step = scan.step_size(e, head, row);
         let sum = e.fadd(sum[0].into_float_value(), e.fmul(step, head.decay));
         e.store_scalar(e.at(scratch.step, F32, t), F32, step);
         e.store_scalar(e.at(scratch.decay, F32, t), F32, sum);
-        for (at, lanes) in pieces(e, shape.head_dim) {
-            let value = head.x(e, shape, row, (e.int(at), lanes));
+        for (at, lanes) in pieces(e, scan.shape.head_dim) {
+            let value = scan.x(e, head, row, (at, lanes));
             let place = e.plus(e.times(t, padded), at);
             e.store(e.at(scratch.x, F32, place), F32, e.width(), value);
         }
@@ -254,26 +266,26 @@ fn passes(e: &Emit<'_, '_>, head_dim: u64) -> Vec<Vec<(u64, u32)>> {
 
 fn outputs<'c>(
     e: &Emit<'c, '_>,
-    shape: Shape,
+    scan: &Scan<'c>,
     scratch: &Scratch<'c>,
     chunk: Chunk<'c>,
     head: Head<'c>,
     state: Ptr<'c>,
 ) {
     let rows = tile_rows(e);
-    for pass in passes(e, shape.head_dim) {
+    for pass in passes(e, scan.shape.head_dim) {
         e.step_by(e.int(0), chunk.rows, u64::from(rows), |t| {
             let zeros: Vec<Any<'c>> = vec![e.lanes(0.0).into(); rows as usize * pass.len()];
             let from_state = accumulate(
                 e,
-                e.int(shape.state),
+                e.int(scan.shape.state),
                 rows,
                 &zeros,
                 |i, n| {
-                    let at = e.add(e.times(e.plus(t, i.into()), shape.state), n);
+                    let at = e.add(e.times(e.plus(t, i.into()), scan.shape.state), n);
                     e.load_scalar(e.at(scratch.c, F32, at), F32)
                 },
-                |n| state_line(e, shape, state, n, &pass),
+                |n| state_line(e, scan, state, n, &pass),
             );
             let decayed: Vec<Any<'c>> = from_state
                 .chunks(pass.len())
@@ -294,15 +306,15 @@ fn outputs<'c>(
                     let at = e.add(e.times(e.plus(t, i.into()), chunk.size), s);
                     e.load_scalar(e.at(scratch.mask, F32, at), F32)
                 },
-                |s| x_line(e, shape, scratch, s, &pass),
+                |s| x_line(e, scan, scratch, s, &pass),
             );
             for (i, sums) in sums.chunks(pass.len()).enumerate() {
                 let row = e.plus(t, i as u64);
                 e.when(e.cmp(IntPredicate::SLT, row, chunk.rows), || {
-                    let x = x_line(e, shape, scratch, row, &pass);
+                    let x = x_line(e, scan, scratch, row, &pass);
                     for ((sum, x), (at, lanes)) in sums.iter().zip(x).zip(&pass) {
                         let y = e.fma(x, e.splat(head.skip), sum.into_vector_value());
-                        head.store_y(e, shape, e.add(chunk.first, row), (e.int(*at), *lanes), y);
+                        scan.store_y(e, head, e.add(chunk.first, row), (*at, *lanes), y);
                     }
                 });
             }
@@ -310,8 +322,14 @@ fn outputs<'c>(
     }
 }
 
-fn next_state<'c>(e: &Emit<'c, '_>, shape: Shape, scratch: &Scratch<'c>, chunk: Chunk<'c>, state: Ptr<'c>) {
-    let padded = shape.head_dim.next_multiple_of(u64::from(e.width()));
+fn next_state<'c>(
+    e: &Emit<'c, '_>,
+    scan: &Scan<'c>,
+    scratch: &Scratch<'c>,
+    chunk: Chunk<'c>,
+    state: Ptr<'c>,
+) {
+    let padded = scan.shape.head_dim.next_multiple_of(u64::from(e.width()));
     let last = e.load_scalar(e.at(scratch.decay, F32, e.sub(chunk.rows, e.int(1))), F32);
     e.each(e.int(0), chunk.rows, |s| {
         let decay = e.load_scalar(e.at(scratch.decay, F32, s), F32);
@@ -325,11 +343,11 @@ fn next_state<'c>(e: &Emit<'c, '_>, shape: Shape, scratch: &Scratch<'c>, chunk: 
     let keep = e.exp(e.splat(last));
     // The state's extent need not divide into tiles: the rest goes line by line.
     let rows = tile_rows(e);
-    let whole = shape.state / u64::from(rows) * u64::from(rows);
-    for pass in passes(e, shape.head_dim) {
+    let whole = scan.shape.state / u64::from(rows) * u64::from(rows);
+    for pass in passes(e, scan.shape.head_dim) {
         let lines = |n: Int<'c>, rows: u32| {
             let old: Vec<Any<'c>> = (0..rows)
-                .flat_map(|i| state_line(e, shape, state, e.plus(n, i.into()), &pass))
+                .flat_map(|i| state_line(e, scan, state, e.plus(n, i.into()), &pass))
                 .map(|line| e.fmul(line, keep).into())
                 .collect();
             let sums = accumulate(
@@ -338,42 +356,42 @@ fn next_state<'c>(e: &Emit<'c, '_>, shape: Shape, scratch: &Scratch<'c>, chunk: 
                 rows,
                 &old,
                 |i, s| {
-                    let at = e.add(e.times(s, shape.state), e.plus(n, i.into()));
+                    let at = e.add(e.times(s, scan.shape.state), e.plus(n, i.into()));
                     e.load_scalar(e.at(scratch.b, F32, at), F32)
                 },
-                |s| x_line(e, shape, scratch, s, &pass),
+                |s| x_line(e, scan, scratch, s, &pass),
             );
             for (i, sums) in sums.chunks(pass.len()).enumerate() {
-                let line = e.times(e.plus(n, i as u64), shape.head_dim);
+                let line = e.times(e.plus(n, i as u64), scan.shape.head_dim);
                 for (sum, (at, lanes)) in sums.iter().zip(&pass) {
                     e.store(e.at(state, F32, e.plus(line, *at)), F32, *lanes, sum.into_vector_value());
                 }
             }
         };
         e.step_by(e.int(0), e.int(whole), u64::from(rows), |n| lines(n, rows));
-        e.each(e.int(whole), e.int(shape.state), |n| lines(n, 1));
+        e.each(e.int(whole), e.int(scan.shape.state), |n| lines(n, 1));
     }
 }
 
 fn state_line<'c>(
     e: &Emit<'c, '_>,
-    shape: Shape,
+    scan: &Scan<'c>,
     state: Ptr<'c>,
     n: Int<'c>,
     pass: &[(u64, u32)],
 ) -> Vec<Lanes<'c>> {
-    let line = e.times(n, shape.head_dim);
+    let line = e.times(n, scan.shape.head_dim);
     pass.iter().map(|(at, lanes)| e.load(e.at(state, F32, e.plus(line, *at)), F32, *lanes)).collect()
 }
 
 fn x_line<'c>(
     e: &Emit<'c, '_>,
-    shape: Shape,
+    scan: &Scan<'c>,
     scratch: &Scratch<'c>,
     s: Int<'c>,
     pass: &[(u64, u32)],
 ) -> Vec<Lanes<'c>> {
-    let padded = shape.head_dim.next_multiple_of(u64::from(e.width()));
+    let padded = scan.shape.head_dim.next_multiple_of(u64::from(e.width()));
     let line = e.times(s, padded);
     pass.iter().map(|(at, _)| e.load(e.at(scratch.x, F32, e.plus(line, *at)), F32, e.width())).collect()
 }

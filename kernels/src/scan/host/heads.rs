@@ -1,9 +1,12 @@
-//! What the two forms of the scan share: shapes, and where a head's inputs and state lie.
+//! What the forms of the scan share: shapes, and where a head's inputs and state lie.
 
 use inkwell::IntPredicate;
 use nemo_ir::types::{Dim, Dtype};
 
-use crate::host::{Emit, Float, Int, Lanes, Ptr, Sequence};
+use super::steps::Steps;
+use crate::host::{Chain, Emit, Float, Int, Lanes, Link, Ptr, Rows, Sequence};
+
+const F32: Dtype = Dtype::F32;
 
 /// Extents of a scan.
 #[derive(Clone, Copy)]
@@ -18,17 +21,6 @@ pub(super) struct Shape {
 const MAX_STATE: u64 = 1 << 16;
 
 impl Shape {
-    pub(super) fn of(e: &Emit<'_, '_>) -> Result<Self, String> {
-        let (_, layout) = e.operand("ssm");
-        let &[_, Dim::Const(heads), Dim::Const(state), Dim::Const(head_dim)] = &layout.ty.shape[..] else {
-            return Err("the state's shape is not constant".to_owned());
-        };
-        if state * head_dim > MAX_STATE {
-            return Err(format!("a head's state of {state} x {head_dim} exceeds {MAX_STATE} elements"));
-        }
-        Ok(Self { heads, groups: e.spec().int("groups"), head_dim, state })
-    }
-
     /// Elements of one head's state.
     pub(super) fn head_state(&self) -> u64 {
         self.state * self.head_dim
@@ -37,6 +29,156 @@ impl Shape {
     /// Heads that share b and c.
     pub(super) fn heads_per_group(&self) -> u64 {
         self.heads / self.groups
+    }
+
+    /// Columns of x that share b and c.
+    pub(super) fn group_width(&self) -> u64 {
+        self.heads_per_group() * self.head_dim
+    }
+}
+
+/// A scan: its extents, and where its operands lie. Rows and columns are counted as in the whole tensors,
+/// also where only a row or a group of them is there.
+#[derive(Clone, Copy)]
+pub(super) struct Scan<'c> {
+    pub shape: Shape,
+    pub x: Rows<'c>,
+    pub b: Rows<'c>,
+    pub c: Rows<'c>,
+    pub y: Rows<'c>,
+    pub steps: Steps<'c>,
+    a_log: Ptr<'c>,
+    skip: Ptr<'c>,
+    ssm: Ptr<'c>,
+    slot_in: Ptr<'c>,
+    slot_out: Ptr<'c>,
+}
+
+impl<'c> Scan<'c> {
+    /// The scan of that step. What another step gives of x, b and c is a slice, of an operand or of what
+    /// `inner` holds.
+    pub(super) fn of(
+        e: &Emit<'c, '_>,
+        chain: &Chain,
+        link: &Link,
+        inner: Option<[Rows<'c>; 3]>,
+        y: Rows<'c>,
+    ) -> Result<Self, String> {
+        let shape = Self::shape_of(e, link)?;
+        let part = |index: usize, name: &str| match (inner, chain.giver(link.source(name).ok_or("no x")?)) {
+            (Some(parts), _) => Ok(parts[index]),
+            (None, None) => Ok(Rows::of(e, e.taken(link, name)?)),
+            (None, Some(slice)) if slice.op.name == "slice" => {
+                Ok(Rows::of(e, e.taken(slice, "x")?).columns(e, slice.int("offset")))
+            }
+            (None, Some(other)) => Err(format!("a scan of `{}` in one kernel", other.op.name)),
+        };
+        Ok(Self {
+            shape,
+            x: part(0, "x")?,
+            b: part(1, "b")?,
+            c: part(2, "c")?,
+            y,
+            steps: Steps::of(e, chain, link)?,
+            a_log: e.taken(link, "a_log")?.0,
+            skip: e.taken(link, "d")?.0,
+            ssm: e.taken(link, "ssm")?.0,
+            slot_in: e.taken(link, "slot_in")?.0,
+            slot_out: e.taken(link, "slot_out")?.0,
+        })
+    }
+
+    /// Its extents alone.
+    pub(super) fn shape_of(e: &Emit<'c, '_>, link: &Link) -> Result<Shape, String> {
+        let ssm = e.taken(link, "ssm")?;
+        let &[_, Dim::Const(heads), Dim::Const(state), Dim::Const(head_dim)] = &ssm.1.ty.shape[..] else {
+            return Err("the state's shape is not constant".to_owned());
+        };
+        if state * head_dim > MAX_STATE {
+            return Err(format!("a head's state of {state} x {head_dim} exceeds {MAX_STATE} elements"));
+        }
+        Ok(Shape { heads, groups: link.int("groups"), head_dim, state })
+    }
+
+    /// The same scan of other x, b, c and step sizes into another y.
+    pub(super) fn reading(self, [x, b, c, steps]: [Rows<'c>; 4], y: Rows<'c>) -> Self {
+        Self { x, b, c, y, steps: Steps::Ready(steps), ..self }
+    }
+
+    /// Slot that a sequence writes; negative where it keeps no state.
+    pub(super) fn slot_out(&self, e: &Emit<'c, '_>, sequence: Sequence<'c>) -> Int<'c> {
+        e.load_int(self.slot_out, sequence.index)
+    }
+
+    /// The step size of a head at a row.
+    pub(super) fn step_size(&self, e: &Emit<'c, '_>, head: Head<'c>, row: Int<'c>) -> Float<'c> {
+        self.steps.size(e, row, head.index)
+    }
+
+    /// Lanes of x of a head at a row.
+    pub(super) fn x(
+        &self,
+        e: &Emit<'c, '_>,
+        head: Head<'c>,
+        row: Int<'c>,
+        (column, lanes): (u64, u32),
+    ) -> Lanes<'c> {
+        self.x.load(e, row, e.plus(e.times(head.index, self.shape.head_dim), column), lanes)
+    }
+
+    /// Where lanes of y of a head at a row go.
+    pub(super) fn store_y(
+        &self,
+        e: &Emit<'c, '_>,
+        head: Head<'c>,
+        row: Int<'c>,
+        (column, lanes): (u64, u32),
+        value: Lanes<'c>,
+    ) {
+        let column = e.plus(e.times(head.index, self.shape.head_dim), column);
+        self.y.store(e, row, column, lanes, value);
+    }
+
+    /// The head's state to work on in place, as it is before the sequence's first row: in the slot
+    /// that is written, or in `spare` where none is.
+    pub(super) fn state(
+        &self,
+        e: &Emit<'c, '_>,
+        head: Head<'c>,
+        sequence: Sequence<'c>,
+        spare: Ptr<'c>,
+    ) -> Ptr<'c> {
+        let place = |slot| self.state_of_slot(e, head, slot);
+        let (from, to) = (e.load_int(self.slot_in, sequence.index), self.slot_out(e, sequence));
+        let written = e.cmp(IntPredicate::SGE, to, e.int(0));
+        let state = e.select(written, place(to), spare);
+        e.when(e.cmp(IntPredicate::NE, from, to), || {
+            e.columns(self.shape.head_state(), |at, lanes| {
+                let old = e.choose(
+                    e.cmp(IntPredicate::SGE, from, e.int(0)),
+                    || vec![e.load(e.at(place(from), F32, at), F32, lanes).into()],
+                    || vec![e.lanes(0.0).into()],
+                );
+                e.store(e.at(state, F32, at), F32, lanes, old[0].into_vector_value());
+            });
+        });
+        // Neither slot: nothing was copied above, and the work space must still start from zeros.
+        e.when(e.cmp(IntPredicate::SLT, e.max(from, to), e.int(0)), || {
+            e.columns(self.shape.head_state(), |at, lanes| {
+                e.store(e.at(state, F32, at), F32, lanes, e.lanes(0.0));
+            });
+        });
+        state
+    }
+
+    /// The head's state in the slot that the sequence writes, which must be one.
+    pub(super) fn written_state(&self, e: &Emit<'c, '_>, head: Head<'c>, sequence: Sequence<'c>) -> Ptr<'c> {
+        self.state_of_slot(e, head, self.slot_out(e, sequence))
+    }
+
+    fn state_of_slot(&self, e: &Emit<'c, '_>, head: Head<'c>, slot: Int<'c>) -> Ptr<'c> {
+        let index = e.add(e.times(slot, self.shape.heads), head.index);
+        e.at(self.ssm, F32, e.times(index, self.shape.head_state()))
     }
 }
 
@@ -51,86 +193,9 @@ pub(super) struct Head<'c> {
 }
 
 impl<'c> Head<'c> {
-    pub(super) fn load(e: &Emit<'c, '_>, index: Int<'c>) -> Self {
-        let scalar = |name: &str| e.load_scalar(e.at(e.operand(name).0, Dtype::F32, index), Dtype::F32);
-        Self { index, decay: e.fneg(e.exp_scalar(scalar("a_log"))), skip: scalar("d") }
-    }
-
-    /// The step size of a row.
-    pub(super) fn step_size(&self, e: &Emit<'c, '_>, row: Int<'c>) -> Float<'c> {
-        e.load_scalar(e.at(e.row(e.operand("dt"), row), Dtype::F32, self.index), Dtype::F32)
-    }
-
-    /// Lanes of x at a row.
-    pub(super) fn x(
-        &self,
-        e: &Emit<'c, '_>,
-        shape: Shape,
-        row: Int<'c>,
-        (column, lanes): (Int<'c>, u32),
-    ) -> Lanes<'c> {
-        let x = e.operand("x");
-        let at = e.add(e.times(self.index, shape.head_dim), column);
-        e.load(e.at(e.row(x, row), x.1.ty.dtype, at), x.1.ty.dtype, lanes)
-    }
-
-    /// Where lanes of y at a row go.
-    pub(super) fn store_y(
-        &self,
-        e: &Emit<'c, '_>,
-        shape: Shape,
-        row: Int<'c>,
-        (column, lanes): (Int<'c>, u32),
-        value: Lanes<'c>,
-    ) {
-        let y = e.result();
-        let at = e.add(e.times(self.index, shape.head_dim), column);
-        e.store(e.at(e.row(y, row), y.1.ty.dtype, at), y.1.ty.dtype, lanes, value);
-    }
-
-    /// The head's state to work on in place, as it is before the sequence's first row: in the slot
-    /// that is written, or in `spare` where none is.
-    pub(super) fn state(
-        &self,
-        e: &Emit<'c, '_>,
-        shape: Shape,
-        sequence: Sequence<'c>,
-        spare: Ptr<'c>,
-    ) -> Ptr<'c> {
-        let slot = |name: &str| e.load_int(e.operand(name).0, sequence.index);
-        let place = |slot| self.state_of_slot(e, shape, slot);
-        let (from, to) = (slot("slot_in"), slot("slot_out"));
-        let written = e.cmp(IntPredicate::SGE, to, e.int(0));
-        let state = e.select(written, place(to), spare);
-        e.when(e.cmp(IntPredicate::NE, from, to), || {
-            e.columns(shape.head_state(), |at, lanes| {
-                let old = e.choose(
-                    e.cmp(IntPredicate::SGE, from, e.int(0)),
-                    || vec![e.load(e.at(place(from), Dtype::F32, at), Dtype::F32, lanes).into()],
-                    || vec![e.lanes(0.0).into()],
-                );
-                e.store(e.at(state, Dtype::F32, at), Dtype::F32, lanes, old[0].into_vector_value());
-            });
-        });
-        // Neither slot: nothing was copied above, and the work space must still start from zeros.
-        e.when(e.cmp(IntPredicate::SLT, e.max(from, to), e.int(0)), || {
-            e.columns(shape.head_state(), |at, lanes| {
-                e.store(e.at(state, Dtype::F32, at), Dtype::F32, lanes, e.lanes(0.0));
-            });
-        });
-        state
-    }
-
-    /// The head's state in the slot that the sequence writes, which must be one.
-    pub(super) fn written_state(&self, e: &Emit<'c, '_>, shape: Shape, sequence: Sequence<'c>) -> Ptr<'c> {
-        let slot = e.load_int(e.operand("slot_out").0, sequence.index);
-        self.state_of_slot(e, shape, slot)
-    }
-
-    fn state_of_slot(&self, e: &Emit<'c, '_>, shape: Shape, slot: Int<'c>) -> Ptr<'c> {
-        let (states, _) = e.operand("ssm");
-        let head = e.add(e.times(slot, shape.heads), self.index);
-        e.at(states, Dtype::F32, e.times(head, shape.head_state()))
+    pub(super) fn load(e: &Emit<'c, '_>, scan: &Scan<'c>, index: Int<'c>) -> Self {
+        let scalar = |base| e.load_scalar(e.at(base, F32, index), F32);
+        Self { index, decay: e.fneg(e.exp_scalar(scalar(scan.a_log))), skip: scalar(scan.skip) }
     }
 }
 
