@@ -2,7 +2,10 @@
 
 use nemo_ir::plan::Phase;
 use nemo_ir::types::Dtype;
-use nemo_tests::golden::{FIXTURES, Runner, greedy, references};
+use nemo_kernels::target::HostTarget;
+use nemo_tests::golden::{FIXTURES, Reference, Runner, greedy, references};
+use nemoc::saturate::law::Class;
+use nemoc::saturate::{Options, Rules};
 
 use super::targets;
 
@@ -45,6 +48,47 @@ fn f32_agrees_with_the_references() {
 }
 
 #[test]
+fn f32_agrees_however_blocks_are_fused() {
+    let target = HostTarget::detect().expect("tests of the host run on one");
+    for name in FIXTURES {
+        let [a, b] = references(name);
+        for rules in [Rules::Off, Rules::Greedy] {
+            let options = Options { rules, ..Options::default() };
+            let runner = || Runner::fused(name, &target, Dtype::F32, options);
+            for phase in Phase::ALL {
+                let what = format!("{name} {} with rules {}", phase.name(), rules.name());
+                assert_same(&runner().whole(&a.prompt, phase), &a.f32, &what);
+            }
+            let [first, second] = runner().interleaved([&a.prompt, &b.prompt]);
+            assert_same(&first, &a.f32, &format!("{name} interleaved, first, with rules {}", rules.name()));
+            assert_same(&second, &b.f32, &format!("{name} interleaved, second, with rules {}", rules.name()));
+        }
+    }
+}
+
+#[test]
+fn exact_laws_change_no_bit() {
+    let targets = targets();
+    for name in FIXTURES {
+        let [a, b] = references(name);
+        // The plainest kernels and the fullest.
+        for target in [targets.first(), targets.last()].into_iter().flatten() {
+            for activations in [Dtype::Bf16, Dtype::F32] {
+                let logits = |rules| {
+                    let options = Options { rules, numerics: Class::Exact };
+                    let runner = || Runner::fused(name, target, activations, options);
+                    let whole = Phase::ALL.map(|phase| runner().whole(&a.prompt[..70], phase));
+                    (whole, runner().interleaved([&a.prompt[..90], &b.prompt[..30]]))
+                };
+                let off = logits(Rules::Off);
+                assert!(logits(Rules::Greedy) == off, "{name} {activations} on {target}, greedy");
+                assert!(logits(Rules::Saturate) == off, "{name} {activations} on {target}, saturate");
+            }
+        }
+    }
+}
+
+#[test]
 fn f32_continues_greedily_like_the_references() {
     for name in FIXTURES {
         let [a, _] = references(name);
@@ -76,21 +120,23 @@ fn bf16_is_as_close_as_the_references_own_bf16() {
                     let what = format!("{name} {} on {target}", phase.name());
                     println!("{what}: {:.2} of the reference's own error {bar:.4}", error / bar);
                     assert!(error <= 1.25 * bar, "{what}: RMS error {error}, the reference's own is {bar}");
-                    same_tokens(&found, &reference.f32, runner.vocab(), 2.0 * bar, &what);
+                    same_tokens(&found, reference, runner.vocab(), 4.0 * bar, &what);
                 }
             }
         }
     }
 }
 
-/// The same arg max wherever the reference's two best logits are further apart than `margin`.
-fn same_tokens(found: &[f32], wanted: &[f32], vocab: usize, margin: f64, what: &str) {
+/// The same arg max wherever the reference's two best logits are further apart than `margin` and its own bf16 does not
+/// confuse them either: some positions err by much more than the rest.
+fn same_tokens(found: &[f32], reference: &Reference, vocab: usize, margin: f64, what: &str) {
     let best = |row: &[f32]| (0..vocab).max_by(|a, b| row[*a].total_cmp(&row[*b])).expect("a vocabulary");
+    let rows = found.chunks(vocab).zip(reference.f32.chunks(vocab)).zip(reference.bf16.chunks(vocab));
     let mut decided = 0;
-    for (position, (found, wanted)) in found.chunks(vocab).zip(wanted.chunks(vocab)).enumerate() {
+    for (position, ((found, wanted), own)) in rows.enumerate() {
         let first = best(wanted);
         let second = (0..vocab).filter(|id| *id != first).map(|id| wanted[id]).fold(f32::MIN, f32::max);
-        if f64::from(wanted[first] - second) > margin {
+        if f64::from(wanted[first] - second) > margin && best(own) == first {
             decided += 1;
             assert_eq!(best(found), first, "{what}: position {position}");
         }

@@ -9,6 +9,7 @@ use nemo_ir::plan::Phase;
 use nemo_ir::types::Dtype;
 use nemo_kernels::target::HostTarget;
 use nemo_models::Model;
+use nemoc::saturate::Options;
 use nemoc::{CompileOptions, compile};
 use nemort::device::Profiling;
 use nemort::device::host::pool::Pinning;
@@ -89,23 +90,36 @@ impl Runner {
     pub fn new(name: &str, target: &HostTarget, activations: Dtype, threads: u32) -> Self {
         let weights = WeightsSource::Directory(folder(name));
         let options = EngineOptions { threads: Some(threads), ..EngineOptions::new(weights) };
-        Self::with(name, target, activations, &options)
+        Self::with(name, target, (activations, Options::default()), &options)
+    }
+
+    /// As [`Runner::new`] with two threads, its blocks fused in this way.
+    pub fn fused(name: &str, target: &HostTarget, activations: Dtype, fusion: Options) -> Self {
+        let weights = WeightsSource::Directory(folder(name));
+        let options = EngineOptions { threads: Some(2), ..EngineOptions::new(weights) };
+        Self::with(name, target, (activations, fusion), &options)
     }
 
     /// As [`Runner::new`] in bf16, timing each launch.
     pub fn profiled(name: &str, target: &HostTarget) -> Self {
         let weights = WeightsSource::Directory(folder(name));
         let options = EngineOptions { profiling: Profiling::EachLaunch, ..EngineOptions::new(weights) };
-        Self::with(name, target, Dtype::Bf16, &options)
+        Self::with(name, target, (Dtype::Bf16, Options::default()), &options)
     }
 
-    fn with(name: &str, target: &HostTarget, activations: Dtype, engine: &EngineOptions) -> Self {
+    fn with(
+        name: &str,
+        target: &HostTarget,
+        (activations, fusion): (Dtype, Options),
+        engine: &EngineOptions,
+    ) -> Self {
         let model = model(name);
         let options = CompileOptions {
             activations: Some(activations),
             max_seqs: 2,
             max_context: Some(512),
             chunk: 256,
+            fusion,
             ..CompileOptions::new(vec![target.clone()])
         };
         let compiled = compile(&model, &options, &mut |_| {}).unwrap_or_else(|error| panic!("{error}"));

@@ -274,13 +274,13 @@ fn product_shares(rows: f64, width: f64, at: &Situation<'_>) -> f64 {
     }
 }
 
-/// Rows of x that one share of a product norms before it multiplies.
+/// Rows of x that one share of a product norms before it multiplies: a tile of them, which the CPU has room for
+/// however few there are.
 fn rows_at_hand(rows: f64, at: &Situation<'_>) -> u64 {
-    let tile = match at.device.kind {
-        Kind::Gpu => 64.0,
-        Kind::Cpu => 3.0,
-    };
-    rows.min(tile) as u64
+    match at.device.kind {
+        Kind::Gpu => rows.min(64.0) as u64,
+        Kind::Cpu => 8,
+    }
 }
 
 /// Counts a fused op by its steps.

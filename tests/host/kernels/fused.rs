@@ -3,7 +3,7 @@
 //! needs no case of its own.
 
 use nemo_ir::interp::{Logits, Sequence, Step};
-use nemo_ir::ops::{Attr, AttrKind, Family, Op, Operand, OperandKind, op, table};
+use nemo_ir::ops::{Attr, AttrKind, Family, Op, Operand, OperandKind, Recipe, op, table};
 use nemo_ir::rope::RopeTable;
 use nemo_ir::types::{Dtype, Symbol};
 use nemo_tests::kernel::{Case, Given, Machine};
@@ -137,6 +137,9 @@ impl Extents {
             "left" => int(left),
             "middle" => int(middle),
             "right" => int(right),
+            // A last tile that is cut, but for the widths that divide.
+            "tile" => int(8),
+            "dtype" if op.attrs.iter().any(|attr| attr.name == "tile") => F32.into(),
             "dtype" => dtypes.y.into(),
             _ if kind == AttrKind::Dtype => dtypes.inner.into(),
             _ => return None,
@@ -358,7 +361,8 @@ fn blocks_of_rows_larger_than_the_cache() {
 fn rows_that_are_not_there_are_zeros() {
     let mut step = steps().swap_remove(0);
     step.rows = vec![-1, 3, 72];
-    for op in table().filter(|op| !op.recipe.is_empty() && op.family == Family::Head) {
+    let gathers = |op: &Op| Recipe::of(op).is_some_and(|recipe| recipe.step("gather_rows").is_some());
+    for op in table().filter(gathers) {
         for target in targets() {
             let case = case(op, &EXTENTS[0], DTYPES[0], step.tokens.len());
             let results = Machine::new(&target, case).run_beside_chain(&step, 2);

@@ -5,8 +5,28 @@ use nemo_tests::random::Random;
 
 use super::targets;
 
-fn case(logits: Tensor) -> Case {
-    Case { op: "sample", attrs: vec![], operands: vec![Given::rows(logits, Dtype::F32, Symbol::L)] }
+/// Sampling from all logits, and by the maxima of tiles of them: both give the same tokens.
+fn cases(logits: &Tensor) -> [Case; 2] {
+    let given = |tensor: &Tensor| Given::rows(tensor.clone(), Dtype::F32, Symbol::L);
+    let tile = 16;
+    let larger = |a: f64, b: &f64| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(*b) };
+    let (rows, vocab) = (logits.shape()[0], logits.shape()[1]);
+    let maxima: Vec<f64> = logits
+        .as_real()
+        .expect("logits are real")
+        .chunks(vocab)
+        .flat_map(|row| row.chunks(tile))
+        .map(|tile| tile.iter().fold(f64::NEG_INFINITY, larger))
+        .collect();
+    let maxima = Tensor::real([rows, vocab.div_ceil(tile)], maxima);
+    [
+        Case { op: "sample", attrs: vec![], operands: vec![given(logits)] },
+        Case {
+            op: "sample_tiled",
+            attrs: vec![(tile as u64).into()],
+            operands: vec![given(logits), given(&maxima)],
+        },
+    ]
 }
 
 fn sequence(temperature: f32, top_k: i32, top_p: f32, min_p: f32, seed: u32) -> Sequence {
@@ -29,8 +49,8 @@ fn greedy_forced_and_rows_without_logits() {
         data[2] = 9.0;
         data[4] = 9.0;
         for target in targets() {
-            for threads in [1, 3] {
-                let answers = Machine::new(&target, case(logits.clone())).run(&step, threads);
+            for (threads, case) in [1, 3].into_iter().zip(cases(&logits)) {
+                let answers = Machine::new(&target, case).run(&step, threads);
                 assert_eq!(answers.kernel, answers.reference, "vocab {vocab} on {target}");
                 assert_eq!(answers.kernel[..3], [2.0, 3.0, -1.0]);
             }
@@ -62,7 +82,10 @@ fn draws_agree_with_the_reference() {
                     })
                     .collect();
                 let logits = Random::new(51 + round as u64).tensor(&[40, vocab], -4.0, 4.0);
-                let answers = Machine::new(&target, case(logits)).run(&Step::of(&sequences), 2);
+                let [whole, tiled] = cases(&logits);
+                let answers = Machine::new(&target, whole).run(&Step::of(&sequences), 2);
+                let by_tiles = Machine::new(&target, tiled).run(&Step::of(&sequences), 1);
+                assert_eq!(by_tiles.kernel, answers.kernel, "vocab {vocab} on {target}");
                 total += 40;
                 agree += answers.kernel.iter().zip(&answers.reference).filter(|(a, b)| a == b).count();
                 distinct.extend(answers.kernel.iter().map(|token| *token as i64));
@@ -81,9 +104,32 @@ fn a_row_with_nan_gives_no_token() {
         logits.as_real_mut().unwrap()[vocab - 1] = f64::NAN;
         let step = Step::of(&[sequence(0.0, 0, 1.0, 0.0, 1), sequence(1.0, 0, 1.0, 0.0, 1)]);
         for target in targets() {
-            let answers = Machine::new(&target, case(logits.clone())).run(&step, 2);
-            assert_eq!(answers.kernel, answers.reference, "vocab {vocab} on {target}");
-            assert_eq!(answers.kernel[0], f64::from(nemo_ir::step::NOT_A_NUMBER));
+            for case in cases(&logits) {
+                let answers = Machine::new(&target, case).run(&step, 2);
+                assert_eq!(answers.kernel, answers.reference, "vocab {vocab} on {target}");
+                assert_eq!(answers.kernel[0], f64::from(nemo_ir::step::NOT_A_NUMBER));
+            }
+        }
+    }
+}
+
+#[test]
+fn maxima_of_tiles() {
+    for (width, tile) in [(5, 8), (32, 8), (37, 16), (130, 1)] {
+        let mut x = Random::new(53).tensor(&[3, width], -5.0, 5.0);
+        x.as_real_mut().unwrap()[width + 1] = f64::NAN;
+        for target in targets() {
+            let case = Case {
+                op: "tile_max",
+                attrs: vec![(tile as u64).into()],
+                operands: vec![Given::rows(x.clone(), Dtype::F32, Symbol::T)],
+            };
+            let answers = Machine::new(&target, case).run(&super::rows(3), 2);
+            let bits = |values: &[f64]| values.iter().map(|x| (x.is_nan(), x.to_bits())).collect::<Vec<_>>();
+            let (found, wanted) = (bits(&answers.kernel), bits(&answers.reference));
+            for (found, wanted) in found.into_iter().zip(wanted) {
+                assert!(found == wanted || (found.0 && wanted.0), "{width} by {tile} on {target}");
+            }
         }
     }
 }

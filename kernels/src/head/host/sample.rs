@@ -67,9 +67,12 @@ fn last_row<'c>(e: &Emit<'c, '_>, seq: Int<'c>) -> Int<'c> {
 
 fn drawn<'c>(e: &Emit<'c, '_>, logits: Ptr<'c>, vocab: u64, seq: Int<'c>, row: Int<'c>) -> Int<'c> {
     let setting = |name: &str| e.load_scalar(e.at(e.operand(name).0, F32, seq), F32);
+    let tiled = Tiles::of(e, row);
+    // The maxima of tiles say all that the logits would.
+    let (scanned, count) = tiled.map_or((logits, vocab), |tiles| (tiles.maxima, tiles.count(vocab)));
     let initial: [Any<'c>; 2] = [e.lanes(f64::from(f32::MIN)).into(), e.lanes(0.0).into()];
-    let scanned = e.fold_columns(vocab, &initial, |at, lanes, state| {
-        let value = e.load_or(e.at(logits, F32, at), lanes, e.lanes(f64::from(f32::MIN)));
+    let scanned = e.fold_columns(count, &initial, |at, lanes, state| {
+        let value = e.load_or(e.at(scanned, F32, at), lanes, e.lanes(f64::from(f32::MIN)));
         let is_nan = e.vcmp(FloatPredicate::UNO, value, value);
         let marks = e.select(is_nan, e.lanes(1.0), state[1].into_vector_value());
         vec![e.fmax(value, state[0].into_vector_value()).into(), marks.into()]
@@ -80,29 +83,58 @@ fn drawn<'c>(e: &Emit<'c, '_>, logits: Ptr<'c>, vocab: u64, seq: Int<'c>, row: I
     let token = e.choose(
         e.fcmp(FloatPredicate::OGT, marks, e.float(0.0)),
         || vec![e.int(NOT_A_NUMBER as u64).into()],
-        || vec![chosen(e, (logits, vocab), (seq, row), largest, temperature).into()],
+        || {
+            let sharpness = || e.fdiv(e.float(1.0), temperature);
+            e.choose(
+                e.fcmp(FloatPredicate::OGT, temperature, e.float(0.0)),
+                || {
+                    let row_of = Row { logits, vocab, largest, sharpness: sharpness() };
+                    vec![from_distribution(e, row_of, seq, row).into()]
+                },
+                || match tiled {
+                    None => vec![first_equal(e, logits, vocab, largest).into()],
+                    Some(tiles) => vec![tiles.first_equal(e, logits, vocab, largest).into()],
+                },
+            )
+        },
     );
     token[0].into_int_value()
 }
 
-/// The token of a row without NaN.
-fn chosen<'c>(
-    e: &Emit<'c, '_>,
-    (logits, vocab): (Ptr<'c>, u64),
-    (seq, row): (Int<'c>, Int<'c>),
-    largest: Float<'c>,
-    temperature: Float<'c>,
-) -> Int<'c> {
-    let token = e.choose(
-        e.fcmp(FloatPredicate::OGT, temperature, e.float(0.0)),
-        || {
-            let sharpness = e.fdiv(e.float(1.0), temperature);
-            let row_of = Row { logits, vocab, largest, sharpness };
-            vec![from_distribution(e, row_of, seq, row).into()]
-        },
-        || vec![first_equal(e, logits, vocab, largest).into()],
-    );
-    token[0].into_int_value()
+/// The maxima of the tiles of a row of logits.
+#[derive(Clone, Copy)]
+struct Tiles<'c> {
+    maxima: Ptr<'c>,
+    /// Logits of one.
+    tile: u64,
+}
+
+impl<'c> Tiles<'c> {
+    /// Where the op is given them.
+    fn of(e: &Emit<'c, '_>, row: Int<'c>) -> Option<Self> {
+        let has = e.spec().op.operands.iter().any(|operand| operand.name == "maxima");
+        has.then(|| Self { maxima: e.row(e.operand("maxima"), row), tile: e.spec().int("tile") })
+    }
+
+    fn count(self, vocab: u64) -> u64 {
+        vocab.div_ceil(self.tile)
+    }
+
+    /// The lowest index at which the row has its largest value: in the first tile that has it.
+    fn first_equal(self, e: &Emit<'c, '_>, logits: Ptr<'c>, vocab: u64, largest: Float<'c>) -> Int<'c> {
+        let index = first_equal(e, self.maxima, self.count(vocab), largest);
+        let start = e.times(index, self.tile);
+        let inside = |width| vec![first_equal(e, e.at(logits, F32, start), width, largest).into()];
+        let (whole, rest) = (vocab / self.tile, vocab % self.tile);
+        let place = match (whole, rest) {
+            (0, _) => inside(rest),
+            (_, 0) => inside(self.tile),
+            _ => {
+                e.choose(e.cmp(IntPredicate::SLT, index, e.int(whole)), || inside(self.tile), || inside(rest))
+            }
+        };
+        e.add(start, place[0].into_int_value())
+    }
 }
 
 /// The lowest index at which the row has this value.

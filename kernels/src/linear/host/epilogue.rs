@@ -5,6 +5,7 @@ use inkwell::values::VectorValue;
 use super::plan::{Group, Heads, Sink, Value};
 use super::tile::{Operands, Tile};
 use crate::attention::host::cache::{append, when_placed};
+use crate::head::host::maxima::largest;
 use crate::host::{Emit, Int, Lanes, Rows};
 
 impl<'c> Group<'c> {
@@ -18,6 +19,7 @@ impl<'c> Group<'c> {
                 (Heads::Result(_), None) => self.width,
             },
             Sink::Conv(..) => u64::from(e.width()),
+            Sink::Maxima(tile, ..) => *tile,
         }
     }
 
@@ -25,14 +27,14 @@ impl<'c> Group<'c> {
     pub(super) fn kept(&self, e: &Emit<'c, '_>) -> u64 {
         match self.sink {
             Sink::Map(..) => 0,
-            Sink::Heads(..) | Sink::Conv(..) => self.unit(e, Tile::of(e)),
+            Sink::Heads(..) | Sink::Conv(..) | Sink::Maxima(..) => self.unit(e, Tile::of(e)),
         }
     }
 
     /// Rows before a block's first whose products it needs.
     pub(super) fn past(&self) -> u64 {
         match &self.sink {
-            Sink::Map(..) | Sink::Heads(..) => 0,
+            Sink::Map(..) | Sink::Heads(..) | Sink::Maxima(..) => 0,
             Sink::Conv(taps, _) => taps.past(),
         }
     }
@@ -95,6 +97,17 @@ impl<'c> Unit<'c, '_> {
             Sink::Conv(taps, to) => {
                 self.keep(e, group, tile, (from, end));
                 taps.convolve(e, (first, end), (self.column, self.columns as u32), self.space, *to);
+            }
+            Sink::Maxima(columns, to, maxima) => {
+                self.keep(e, group, tile, (first, end));
+                e.each(first, end, |row| {
+                    e.columns(self.columns, |at, lanes| {
+                        to.store(e, row, e.add(self.column, at), lanes, self.space.load(e, row, at, lanes));
+                    });
+                    let found = largest(e, self.space, row, e.int(0), self.columns);
+                    let place = maxima.at(e, row, e.div(self.column, e.int(*columns)));
+                    e.store_scalar(place, maxima.dtype, found);
+                });
             }
         }
     }

@@ -64,6 +64,8 @@ pub(super) enum Sink<'c> {
     Heads(Option<Angles<'c>>, Heads<'c>),
     /// Through the convolution of each sequence into a result.
     Conv(Taps<'c>, Rows<'c>),
+    /// Into a result, and the largest of each tile of so many columns into another.
+    Maxima(u64, Rows<'c>, Rows<'c>),
 }
 
 /// Where heads go.
@@ -107,10 +109,22 @@ impl<'c> Plan<'c> {
             Some(other) => return Err(format!("a product of `{}` in one kernel", other.op.name)),
         };
         let mut groups = Vec::new();
+        let maxima = chain.find(&["tile_max"]);
+        let of_maxima = |index| maxima.is_some_and(|link| chain.result(link, 0) == Some(index));
         for (index, source) in chain.results.iter().enumerate() {
-            if e.spec().op.superseded(index).is_none() {
+            if e.spec().op.superseded(index).is_none() && !of_maxima(index) {
                 groups.push(result(e, chain, *source, Rows::of(e, e.result_at(index)))?);
             }
+        }
+        if let Some(link) = maxima {
+            let source = link.source("x").ok_or("maxima are of something")?;
+            let product = product(e, chain, source)?;
+            let place = |source| chain.results.iter().position(|result| *result == source);
+            let logits = place(source).ok_or("the maxima of what is no result")?;
+            let own = chain.result(link, 0).ok_or("maxima that are no result")?;
+            let rows = |index| Rows::of(e, e.result_at(index));
+            let sink = Sink::Maxima(link.int("tile"), rows(logits), rows(own));
+            groups = vec![Group { width: product.width, products: vec![product], sink }];
         }
         if let Some(append) = chain.find(&["kv_append"]) {
             for (part, name) in (0..).zip(["k", "v"]) {
