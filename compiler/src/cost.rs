@@ -1,6 +1,6 @@
 //! What a kernel costs: a static roofline, from its op, its types and the facts of a device.
 //!
-//! `seconds = max(streaming, arithmetic) + a tenth of the lesser + prologue + launch`, each rate lowered where the kernel
+//! `seconds = max(streaming, arithmetic) + a share of the lesser + prologue + launch`, each rate lowered where the kernel
 //! has fewer shares than the device has units, and infinite where what a share keeps at hand does not fit. No clock is
 //! read, so the same model compiles to the same bytes.
 
@@ -15,7 +15,7 @@ use crate::device::{Device, Kind};
 
 pub use work::Work;
 
-/// Tokens that a sequence is taken to have cached already.
+/// Tokens that a sequence is taken to have cached already when it decodes.
 pub const CONTEXT: u64 = 1024;
 
 /// The step that a program is optimised for.
@@ -29,6 +29,20 @@ pub struct Situation<'a> {
     pub tokens: u64,
     /// R: sequences in the step.
     pub seqs: u64,
+    /// Tokens that each sequence has cached already.
+    pub context: u64,
+}
+
+impl<'a> Situation<'a> {
+    /// A token of each of some sequences that have some context.
+    pub fn decode(device: &'a Device, seqs: u64) -> Self {
+        Self { device, phase: Phase::Decode, tokens: seqs, seqs, context: CONTEXT }
+    }
+
+    /// The first tokens of one prompt.
+    pub fn prefill(device: &'a Device, tokens: u64) -> Self {
+        Self { device, phase: Phase::Prefill, tokens, seqs: 1, context: 0 }
+    }
 }
 
 impl Situation<'_> {
@@ -105,11 +119,16 @@ fn seconds(work: &Work, device: &Device) -> f64 {
         Kind::Cpu => filled.max(0.6),
     };
     let memory = giga(device.bandwidth_gb_s) * device.efficiency.memory * memory_fill;
-    let cache = giga(device.cache_bandwidth_gb_s) * filled;
+    let cache = giga(device.cache_bandwidth_gb_s) * device.efficiency.cache;
     // Activations are found in the cache by the next kernel, as far as half of it goes.
     let from_cache = work.activation_bytes.min(device.cache_bytes / 2);
     let from_memory = work.memory_bytes + (work.activation_bytes - from_cache);
-    let streaming = from_memory as f64 / memory + from_cache as f64 / cache;
+    // A CPU's caches write back what they hold while memory is read.
+    let in_memory = match device.kind {
+        Kind::Gpu => from_memory + work.written_bytes,
+        Kind::Cpu => from_memory.max(work.written_bytes),
+    };
+    let streaming = in_memory as f64 / memory + from_cache as f64 / (cache * filled);
     let peak = |bf16: bool| if bf16 { device.products_gflop_s.bf16 } else { device.products_gflop_s.f32 };
     let products = work.products_bf16 / (giga(peak(true)) * device.efficiency.products)
         + work.products_f32 / (giga(peak(false)) * device.efficiency.products)
@@ -119,7 +138,12 @@ fn seconds(work: &Work, device: &Device) -> f64 {
     let elementwise = work.elementwise / vector;
     // What every share repeats is repeated by all units at once, each at its own speed and ahead of the rest.
     let repeated = work.prologue_flops / (vector / units)
-        + work.prologue_bytes as f64 * units.min(work.shares.max(1.0)) / giga(device.cache_bandwidth_gb_s);
+        + work.prologue_bytes as f64 * units.min(work.shares.max(1.0)) / cache;
     let arithmetic = (products + elementwise) / filled;
-    streaming.max(arithmetic) + SERIAL * streaming.min(arithmetic) + repeated + device.launch_us * 1e-6
+    // The CPU's products ask for weights ahead of time where they have one row only.
+    let serial = match device.kind {
+        Kind::Cpu if work.rows_of_products > 1.0 => 1.0,
+        Kind::Cpu | Kind::Gpu => SERIAL,
+    };
+    streaming.max(arithmetic) + serial * streaming.min(arithmetic) + repeated + device.launch_us * 1e-6
 }

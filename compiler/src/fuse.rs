@@ -125,9 +125,11 @@ pub fn fuse(
         .iter()
         .flat_map(|program| {
             ranges(program.phase, sizes).into_iter().map(move |range| {
-                let (phase, tokens) = (program.phase, *range.end());
-                let seqs = if phase == Phase::Decode { tokens } else { 1 };
-                (program, range, Situation { device, phase, tokens, seqs })
+                let at = match program.phase {
+                    Phase::Decode => Situation::decode(device, *range.end()),
+                    Phase::Prefill => Situation::prefill(device, *range.end()),
+                };
+                (program, range, at)
             })
         })
         .collect();

@@ -17,11 +17,11 @@ fn device(name: &str) -> Device {
 }
 
 fn decode(device: &Device, seqs: u64) -> Situation<'_> {
-    Situation { device, phase: Phase::Decode, tokens: seqs, seqs }
+    Situation::decode(device, seqs)
 }
 
 fn prefill(device: &Device, tokens: u64) -> Situation<'_> {
-    Situation { device, phase: Phase::Prefill, tokens, seqs: 1 }
+    Situation::prefill(device, tokens)
 }
 
 /// A block of Nano 9B v2 as it is lowered.

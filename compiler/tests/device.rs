@@ -117,7 +117,7 @@ prop_compose! {
         ],
         counts in prop::array::uniform5(1..=i64::MAX as u64),
         rates in prop::array::uniform6(rate()),
-        shares in prop::array::uniform5(share()),
+        shares in prop::array::uniform6(share()),
         stated in any::<bool>(),
     ) -> Device {
         Device {
@@ -140,6 +140,7 @@ prop_compose! {
                 attention: shares[2],
                 elementwise: shares[3],
                 memory: shares[4],
+                cache: shares[5],
             },
         }
     }

@@ -207,10 +207,16 @@ fn tokens_of(phase: Phase, range: &RangeInclusive<u64>) -> u64 {
     }
 }
 
+/// The middle of what [`profile`] runs.
 fn situation<'a>(device: &'a Device, ranged: &RangedProgram) -> Situation<'a> {
-    let phase = ranged.program.phase;
-    let tokens = tokens_of(phase, &ranged.tokens);
-    Situation { device, phase, tokens, seqs: if phase == Phase::Decode { tokens } else { 1 } }
+    let tokens = tokens_of(ranged.program.phase, &ranged.tokens);
+    match ranged.program.phase {
+        Phase::Prefill => Situation::prefill(device, tokens),
+        Phase::Decode => {
+            let context = if tokens == 1 { PROMPT + NEW / 2 } else { 8 + NEW / 4 };
+            Situation { context, ..Situation::decode(device, tokens) }
+        }
+    }
 }
 
 /// The device as fast as it was in this run: memory by its streaming reads, everything else by its products.

@@ -1,6 +1,7 @@
 //! Tests that run generated code on this machine's CPU.
 
 mod commands;
+mod drawn;
 mod forms;
 mod golden;
 mod kernels;

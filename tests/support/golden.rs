@@ -6,6 +6,7 @@ use half::bf16;
 use nemo_ir::artifact::Artifact;
 use nemo_ir::interp::{Logits, Sequence, Step};
 use nemo_ir::plan::Phase;
+use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::Dtype;
 use nemo_kernels::target::HostTarget;
 use nemo_models::Model;
@@ -107,29 +108,41 @@ impl Runner {
         Self::with(name, target, (Dtype::Bf16, Options::default()), &options)
     }
 
-    fn with(
-        name: &str,
+    /// Any model with the checkpoint in a folder, with two threads.
+    pub fn of(model: &Model, folder: &Path, target: &HostTarget, numerics: (Dtype, Options)) -> Self {
+        let weights = WeightsSource::Directory(folder.to_owned());
+        let options = EngineOptions { threads: Some(2), ..EngineOptions::new(weights) };
+        Self::load(model, target, numerics, &options)
+    }
+
+    fn with(name: &str, target: &HostTarget, numerics: (Dtype, Options), engine: &EngineOptions) -> Self {
+        Self::load(&model(name), target, numerics, engine)
+    }
+
+    fn load(
+        model: &Model,
         target: &HostTarget,
         (activations, fusion): (Dtype, Options),
         engine: &EngineOptions,
     ) -> Self {
-        let model = model(name);
+        let context = model.max_context.min(512);
         let options = CompileOptions {
             activations: Some(activations),
             max_seqs: 2,
-            max_context: Some(512),
+            max_context: Some(context),
             chunk: 256,
             fusion,
             ..CompileOptions::new(vec![target.clone()])
         };
-        let compiled = compile(&model, &options, &mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
+        let compiled = compile(model, &options, &mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
         let bytes = compiled.to_bytes().unwrap_or_else(|error| panic!("{error}"));
         let artifact =
             Artifact::from_bytes(Path::new("fixture.nemo"), bytes).unwrap_or_else(|error| panic!("{error}"));
         // Tests run side by side: bound to cores, their pools would fight over the same ones.
         let engine = EngineOptions { pinning: Pinning::None, ..engine.clone() };
         let engine = Engine::load(&artifact, &engine).unwrap_or_else(|error| panic!("{error}"));
-        Self { engine, vocab: model.vocab as usize, pages: 512 / 64, done: [0; 2] }
+        let pages = context.div_ceil(PAGE_TOKENS) as i32;
+        Self { engine, vocab: model.vocab as usize, pages, done: [0; 2] }
     }
 
     /// The ops that have run since the last call, for a [`Runner::profiled`] one.

@@ -8,7 +8,7 @@ use nemo_ir::plan::Phase;
 use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::{Dim, Dtype, Symbol, Type};
 
-use super::{CONTEXT, Situation};
+use super::Situation;
 use crate::device::Kind;
 
 /// Element-wise operations of a transcendental function.
@@ -17,14 +17,18 @@ const FUNCTION: f64 = 16.0;
 /// The work of one kernel.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Work {
-    /// Bytes of weights and states, read or written once.
+    /// Bytes of weights and states, read once.
     pub memory_bytes: u64,
+    /// Bytes of states, written once.
+    pub written_bytes: u64,
     /// Bytes of activations, read or written once.
     pub activation_bytes: u64,
     /// Operations of products with bf16 on both sides.
     pub products_bf16: f64,
     /// Operations of other products.
     pub products_f32: f64,
+    /// Rows of x that the products have; 0 where there are none.
+    pub rows_of_products: f64,
     /// Operations of the scan's state.
     pub scan: f64,
     /// Operations of scores and their sums.
@@ -122,7 +126,7 @@ fn traffic(placed: &Placed<'_>, at: &Situation<'_>) -> Work {
             OperandKind::Table => {
                 work.activation_bytes += ty.width().unwrap_or(0) * ty.dtype.bytes() * at.tokens;
             }
-            OperandKind::State => work.memory_bytes += state_bytes(placed.op, ty, at),
+            OperandKind::State => state(&mut work, placed.op, ty, at),
             OperandKind::Step(_) => {}
         }
     }
@@ -135,13 +139,21 @@ fn traffic(placed: &Placed<'_>, at: &Situation<'_>) -> Work {
 }
 
 /// Slots are read and written; pages are appended to by token, and read by whole context.
-fn state_bytes(op: Op, ty: &Type, at: &Situation<'_>) -> u64 {
+fn state(work: &mut Work, op: Op, ty: &Type, at: &Situation<'_>) {
     let unit = ty.bytes(|_| 1);
     if ty.shape.first() == Some(&Dim::symbol(Symbol::S)) {
-        return 2 * unit * at.seqs;
+        work.memory_bytes += unit * at.seqs;
+        work.written_bytes += unit * at.seqs;
+        return;
     }
     let token = unit / PAGE_TOKENS;
-    if op.name == "paged_attention" { token * CONTEXT * at.seqs } else { token * at.tokens }
+    if op.name == "paged_attention" {
+        // What the step itself appends was just written.
+        work.memory_bytes += token * at.context * at.seqs;
+        work.activation_bytes += token * at.tokens;
+    } else {
+        work.written_bytes += token * at.tokens;
+    }
 }
 
 /// The arithmetic of one op that is not fused.
@@ -153,6 +165,7 @@ fn step(work: &mut Work, placed: &Placed<'_>, at: &Situation<'_>) {
         "linear" => {
             let (Some(x), Some(weight)) = (placed.ty("x"), placed.ty("weight")) else { return };
             let flops = 2.0 * rows(x, at) * elements(weight, at);
+            work.rows_of_products = rows(x, at);
             if x.dtype == Dtype::Bf16 && weight.dtype == Dtype::Bf16 {
                 work.products_bf16 += flops;
             } else {
@@ -173,8 +186,11 @@ fn step(work: &mut Work, placed: &Placed<'_>, at: &Situation<'_>) {
         }
         "paged_attention" => {
             let Some(q) = placed.ty("q") else { return };
-            let seen = (at.tokens / at.seqs.max(1)).max(1) as f64 / 2.0 + decode_context(at);
-            work.attention += 4.0 * elements(q, at) * seen;
+            let tokens = (at.tokens / at.seqs.max(1)).max(1) as f64;
+            let seen = at.context as f64 + tokens / 2.0;
+            // Several rows of a head share the keys and values that they widen; a single one has them for itself.
+            let alone = if at.device.kind == Kind::Cpu && tokens < 2.0 { 3.0 } else { 1.0 };
+            work.attention += 4.0 * elements(q, at) * seen * alone;
             return;
         }
         "causal_conv1d" => {
@@ -199,14 +215,6 @@ fn step(work: &mut Work, placed: &Placed<'_>, at: &Situation<'_>) {
         _ => 1.0,
     };
     work.elementwise += result * each + rounding;
-}
-
-/// A prompt begins with nothing cached; a decode step sees the nominal context.
-fn decode_context(at: &Situation<'_>) -> f64 {
-    match at.phase {
-        Phase::Decode => CONTEXT as f64,
-        Phase::Prefill => 0.0,
-    }
 }
 
 /// Products of matrices inside chunks of each head, and of its state; scores belong to a group.
@@ -246,7 +254,7 @@ fn shares(placed: &Placed<'_>, at: &Situation<'_>) -> f64 {
             };
             // The GPU splits a long context over blocks, the CPU shares rows and heads.
             match at.device.kind {
-                Kind::Gpu => rows * heads * (CONTEXT as f64 / 128.0).max(1.0),
+                Kind::Gpu => rows * heads * (at.context as f64 / 128.0).max(1.0),
                 Kind::Cpu => rows * heads,
             }
         }
@@ -372,6 +380,7 @@ impl Work {
     fn add(&mut self, other: &Self) {
         self.products_bf16 += other.products_bf16;
         self.products_f32 += other.products_f32;
+        self.rows_of_products = self.rows_of_products.max(other.rows_of_products);
         self.scan += other.scan;
         self.attention += other.attention;
         self.elementwise += other.elementwise;

@@ -97,6 +97,8 @@ pub struct Efficiency {
     pub elementwise: f64,
     /// Of the bandwidth of memory, by all that streams.
     pub memory: f64,
+    /// Of the bandwidth of the cache, by what one kernel leaves to the next, writing included.
+    pub cache: f64,
 }
 
 /// Why there is no such device.

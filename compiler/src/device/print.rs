@@ -15,7 +15,7 @@ impl Device {
 /// their table, as in `efficiency.scan`.
 pub(crate) fn annotated(device: &Device, header: &str, notes: &BTreeMap<&str, String>) -> String {
     let Device { products_gflop_s: Peak { bf16, f32 }, efficiency, .. } = device;
-    let Efficiency { products, scan, attention, elementwise, memory } = efficiency;
+    let Efficiency { products, scan, attention, elementwise, memory, cache } = efficiency;
     let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
     // The shortest digits that read back as the same number, with a point or an exponent.
     let float = |number: f64| format!("{number:?}");
@@ -41,6 +41,7 @@ pub(crate) fn annotated(device: &Device, header: &str, notes: &BTreeMap<&str, St
         ("efficiency", "attention", float(*attention)),
         ("efficiency", "elementwise", float(*elementwise)),
         ("efficiency", "memory", float(*memory)),
+        ("efficiency", "cache", float(*cache)),
     ]);
 
     let mut out: String = header.lines().map(|line| format!("# {line}\n")).collect();

@@ -40,6 +40,7 @@ struct EfficiencyFile {
     attention: Spanned<f64>,
     elementwise: Spanned<f64>,
     memory: Spanned<f64>,
+    cache: Spanned<f64>,
 }
 
 /// A text with its name, for messages.
@@ -81,6 +82,7 @@ impl Device {
                 attention: source.share("efficiency.attention", &share.attention)?,
                 elementwise: source.share("efficiency.elementwise", &share.elementwise)?,
                 memory: source.share("efficiency.memory", &share.memory)?,
+                cache: source.share("efficiency.cache", &share.cache)?,
             },
             kind: raw.kind,
             name: source.name(&raw.name)?,

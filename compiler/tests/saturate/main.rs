@@ -41,7 +41,7 @@ fn shipped(phase: Phase) -> Vec<Block> {
 
 /// Steps of one, a few and many sequences, and a prompt.
 fn situations(device: &Device) -> [Situation<'_>; 4] {
-    let decode = |seqs| Situation { device, phase: Phase::Decode, tokens: seqs, seqs };
-    let prefill = Situation { device, phase: Phase::Prefill, tokens: 512, seqs: 1 };
+    let decode = |seqs| Situation::decode(device, seqs);
+    let prefill = Situation::prefill(device, 512);
     [decode(1), decode(8), decode(64), prefill]
 }

@@ -5,13 +5,17 @@ use super::{Choice, Forms};
 use crate::saturate::term::Head;
 
 impl Forms {
-    /// The cheapest choice found that has other kernels than this one: without each of its kernels in turn, the best
-    /// that can be had.
+    /// The cheapest choice found that has other kernels than this one: without each of its kernels in turn, whatever it
+    /// rounds, the best that can be had.
     pub fn runner_up(&self, choice: &Choice) -> Option<(Choice, f64)> {
         let kernels = self.kernels(choice);
         let moves = self.moves();
         let without = self.chosen(choice).into_iter().filter_map(|kernel| {
-            let detour = self.detour(&Nodes::from([kernel]), &moves)?;
+            let (class, chosen) = kernel;
+            let nodes = &self.classes[class].nodes;
+            let same = |node: &usize| nodes[*node].term.head == nodes[chosen].term.head;
+            let alike: Nodes = (0..nodes.len()).filter(same).map(|node| (class, node)).collect();
+            let detour = self.detour(&alike, &moves)?;
             Some(self.climb(self.without(choice, &detour)?, &detour.moves))
         });
         let others = without.filter(|(other, seconds)| seconds.is_finite() && self.kernels(other) != kernels);
