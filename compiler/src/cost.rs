@@ -136,9 +136,10 @@ fn seconds(work: &Work, device: &Device) -> f64 {
         + work.attention / (giga(peak(false)) * device.efficiency.attention);
     let vector = giga(device.vector_gflop_s) * device.efficiency.elementwise;
     let elementwise = work.elementwise / vector;
-    // What every share repeats is repeated by all units at once, each at its own speed and ahead of the rest.
+    // What every share repeats is repeated by all units at once, each at its own speed and ahead of the rest; one of
+    // them reads what the whole kernel reads anyway.
     let repeated = work.prologue_flops / (vector / units)
-        + work.prologue_bytes as f64 * units.min(work.shares.max(1.0)) / cache;
+        + work.prologue_bytes as f64 * (units.min(work.shares.max(1.0)) - 1.0) / cache;
     let arithmetic = (products + elementwise) / filled;
     // The CPU's products ask for weights ahead of time where they have one row only.
     let serial = match device.kind {

@@ -70,6 +70,17 @@ fn errors_are_one_sentence_and_exit_with_1() {
             tiny(&["--weights-format", "q4"]),
             "--weights-format q4 is not available in this version; `stored` is",
         ),
+        (tiny(&["--device", "nowhere"]), "there is no device `nowhere`"),
+        (tiny(&["--device", "tiny.toml"]), "device file `tiny.toml`, line "),
+        (tiny(&["--device", "a10g"]), "device `a10g` runs target sm_86, and the targets are x86-64-v3"),
+        (
+            vec!["compile", "tiny.toml", "--target", "sm_86", "--emit", "asm=emitted"],
+            "target `sm_86` has no kernel generators",
+        ),
+        (
+            vec!["compile", "tiny.toml", "--target", "sm_86", "--emit", "plan=emitted", "-o", "x.nemo"],
+            "target `sm_86` has no kernel generators",
+        ),
         (tiny(&["--max-seqs", "1000"]), "--max-seqs is 1000; it must be 1 to 256"),
         (tiny(&["--chunk", "0"]), "--chunk is 0; it must be 1 to 8192"),
         (tiny(&["--max-context", "512"]), "--max-context is 512; it must be 1 to 256, the context of `tiny`"),
@@ -103,6 +114,8 @@ fn wrong_usage_exits_with_2() {
         (&["compile", "tiny.toml", "--target", "host", "--emit", "graph"], "expected STAGE[,STAGE]=DIR"),
         (&["compile", "tiny.toml", "--target", "host", "--activations", "f16"], "bf16, f32"),
         (&["compile", "tiny.toml", "--target", "host", "--weights-format", "q5"], "stored, q8, q4, fp8"),
+        (&["compile", "tiny.toml", "--target", "host", "--rules", "some"], "off, greedy, saturate"),
+        (&["compile", "tiny.toml", "--target", "host", "--numerics", "loose"], "exact, reassociate"),
         (&["frobnicate"], "unrecognized subcommand"),
     ];
     for (args, wanted) in cases {
@@ -124,7 +137,7 @@ fn compile_then_inspect() {
         "--max-context",
         "100",
         "--emit",
-        "graph,plan,llvm,asm=t",
+        "graph,fused,plan,llvm,asm=t",
     ];
     let output = nemoc(dir.path(), &args);
     assert!(output.status.success() && output.stdout.is_empty());
@@ -133,6 +146,8 @@ fn compile_then_inspect() {
     for file in [
         "graph/decode.txt",
         "graph/prefill.txt",
+        "fused/x86-64-v3-decode-1-1.txt",
+        "fused/x86-64-v3-prefill-1-512.txt",
         "plan/x86-64-v3.txt",
         "llvm/x86-64-v3.ll",
         "asm/x86-64-v3.s",
@@ -145,10 +160,24 @@ fn compile_then_inspect() {
     assert!(summary.contains("kernels/x86-64-v3.o"), "{summary}");
     let manifest = succeeds(dir.path(), &["inspect", "tiny.nemo", "manifest.json"]);
     assert_eq!(serde_json::from_str::<Value>(&manifest).unwrap()["model"], "tiny");
-    let graph = succeeds(dir.path(), &["inspect", "tiny.nemo", "fused/x86-64-v3/decode-1-8.txt"]);
-    assert_eq!(graph, fs::read_to_string(dir.path().join("t/graph/decode.txt")).unwrap());
+    let graph = succeeds(dir.path(), &["inspect", "tiny.nemo", "fused/x86-64-v3/decode-1-1.txt"]);
+    assert_eq!(graph, fs::read_to_string(dir.path().join("t/fused/x86-64-v3-decode-1-1.txt")).unwrap());
     let missing = fails(dir.path(), &["inspect", "tiny.nemo", "nothing"]);
     assert!(missing.contains("has no entry `nothing`; it has "), "{missing}");
+}
+
+#[test]
+fn a_target_without_generators_is_fused_and_planned() {
+    let dir = scratch();
+    let args = ["compile", "tiny.toml", "--target", "sm_86,sm_90,x86-64-v3", "--emit", "fused,plan=t"];
+    let output = nemoc(dir.path(), &args);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let note = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(note, "wrote no artifact: target `sm_86` has no kernel generators in this version\n");
+    for file in ["fused/sm_86-decode-1-1.txt", "fused/sm_90-prefill-1-512.txt", "plan/sm_90.txt"] {
+        assert!(fs::metadata(dir.path().join("t").join(file)).unwrap().len() > 100, "{file}");
+    }
+    assert!(!dir.path().join("tiny.nemo").exists());
 }
 
 #[test]

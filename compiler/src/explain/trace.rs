@@ -25,7 +25,12 @@ impl Keys {
         *self.0.entry(key).or_insert(next)
     }
 
-    fn op(&mut self, op: Op, attrs: &[Attr], operands: Vec<Computed>) -> usize {
+    fn op(&mut self, op: Op, attrs: &[Attr], mut operands: Vec<Computed>) -> usize {
+        // The maxima only tell where to look: by the law that brings them in, the token is that of all logits.
+        if op.name == "sample_tiled" {
+            operands.remove(1);
+            return self.number(Key::Op { name: "sample", attrs: Vec::new(), operands });
+        }
         let attrs = attrs.iter().filter(|attr| !matches!(attr, Attr::Dtype(_))).map(ToString::to_string);
         self.number(Key::Op { name: op.name, attrs: attrs.collect(), operands })
     }

@@ -1,20 +1,21 @@
 //! Which of the equal forms is built: one node per class that is needed, each kernel paid for once.
 //!
 //! Cost is that of a DAG: a value that two kernels read is computed once, and all results of a tuple come of one
-//! kernel. Choices whose terms depend on themselves, or in which two kernels write one state, cost infinitely much.
+//! kernel. Choices whose terms depend on themselves, in which two kernels write one state, or in which a kernel computes
+//! a value for nobody, cost infinitely much.
 
 mod oracle;
 mod rejected;
 mod search;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use egg::{Id, Language};
 use nemo_ir::ops::Effect;
 
 use super::analysis::{Data, Graph, Kind};
 use super::egraph::Saturated;
-use super::term::{Interned, Term, Terms, written};
+use super::term::{Head, Interned, Term, Terms, written};
 use crate::cost::{Cost, Situation};
 
 /// The forms that a block can take, with their costs.
@@ -29,6 +30,8 @@ pub struct Forms {
 #[derive(Debug, Default)]
 struct Class {
     nodes: Vec<Form>,
+    /// Of a tuple, the results that are values: each must be taken, or the kernel computes it for nobody.
+    values: Vec<usize>,
 }
 
 /// One node of a class.
@@ -61,7 +64,8 @@ impl Forms {
                 graph[*id].nodes.iter().map(|node| node.clone().map_children(|id| graph.find(id))).collect();
             nodes.sort_unstable();
             nodes.dedup();
-            classes.push(Class { nodes: nodes.iter().map(|term| form(graph, term, at, &place)).collect() });
+            let nodes = nodes.iter().map(|term| form(graph, term, at, &place)).collect();
+            classes.push(Class { nodes, values: values_of(&graph[*id].data) });
         }
         let mut original = vec![0; classes.len()];
         // Later terms first: where two terms of the original fell into one class, the first one stands.
@@ -94,8 +98,12 @@ impl Forms {
         }
         let mut total = 0.0;
         let mut written: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut taken: BTreeSet<(usize, usize)> = BTreeSet::new();
         for class in &walk.order {
             let form = &self.classes[*class].nodes[choice[*class]];
+            if let Head::Get(result) = form.term.head {
+                taken.insert((form.children[0], result));
+            }
             total += form.seconds;
             for state in &form.writes {
                 *written.entry(*state).or_default() += 1;
@@ -105,7 +113,14 @@ impl Forms {
             let form = &self.classes[*class].nodes[choice[*class]];
             form.reads.iter().any(|state| written.contains_key(state))
         });
-        if read_again || written.values().any(|writers| *writers > 1) { f64::INFINITY } else { total }
+        let in_vain = walk.order.iter().any(|class| {
+            self.classes[*class].values.iter().any(|result| !taken.contains(&(*class, *result)))
+        });
+        if in_vain || read_again || written.values().any(|writers| *writers > 1) {
+            f64::INFINITY
+        } else {
+            total
+        }
     }
 
     /// Visits a class and what it needs; whether nothing depends on itself.
@@ -151,6 +166,12 @@ impl Forms {
         ids.insert(class, id);
         id
     }
+}
+
+fn values_of(data: &Data) -> Vec<usize> {
+    let Data::Tuple(facts) = data else { return Vec::new() };
+    let values = facts.iter().enumerate().filter(|(_, fact)| fact.kind == Kind::Value);
+    values.map(|(result, _)| result).collect()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]

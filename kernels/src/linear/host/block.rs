@@ -26,7 +26,7 @@ pub(super) fn product(e: &Emit<'_, '_>) -> Result<(), String> {
     // Rows before a block's first whose products the block needs, too.
     let past = plan.groups.iter().map(Group::past).max().unwrap_or(0);
     let kept = plan.groups.iter().map(|group| group.kept(e)).max().unwrap_or(0);
-    let block = rows_of_block(&plan, tile, past, kept)?;
+    let block = rows_of_block(e, &plan, tile, past, kept)?;
     let moved = match &plan.x {
         Input::Stored(x) => copies(&plan, x, tile, past),
         Input::Normed(..) => true,
@@ -97,9 +97,12 @@ fn copies(plan: &Plan<'_>, x: &Rows<'_>, tile: Tile, past: u64) -> bool {
 }
 
 /// Rows of x that are worked on while W streams past once.
-fn rows_of_block(plan: &Plan<'_>, tile: Tile, past: u64, kept: u64) -> Result<u64, String> {
+fn rows_of_block(e: &Emit<'_, '_>, plan: &Plan<'_>, tile: Tile, past: u64, kept: u64) -> Result<u64, String> {
     let step = u64::from(tile.rows);
-    let row_bytes = (plan.k * plan.x.dtype().bytes()).max(1);
+    // Rows on the stack are filled up to whole registers.
+    let lanes = u64::from(e.width());
+    let row_bytes = (plan.k.next_multiple_of(lanes) * plan.x.dtype().bytes()).max(1);
+    let kept = kept.next_multiple_of(lanes);
     let fitting = X_BLOCK_BYTES / row_bytes;
     let mut block = match plan.x {
         Input::Stored(x) if !copies(plan, &x, tile, past) => fitting.max(1).next_multiple_of(step),
