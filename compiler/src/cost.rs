@@ -1,8 +1,9 @@
 //! What a kernel costs: a static roofline, from its op, its types and the facts of a device.
 //!
-//! `seconds = max(streaming, arithmetic) + a share of the lesser + prologue + launch`, each rate lowered where the kernel
-//! has fewer shares than the device has units, and infinite where what a share keeps at hand does not fit. No clock is
-//! read, so the same model compiles to the same bytes.
+//! `seconds = max(streaming, arithmetic) + a share of the lesser + prologue + launch`. The share is a tenth, and all of it
+//! where a CPU's products have several rows. Each rate is lowered where the kernel has fewer shares than the device has
+//! units; the sum is infinite where what a share keeps at hand does not fit. No clock is read, so the same model compiles
+//! to the same bytes.
 
 mod work;
 

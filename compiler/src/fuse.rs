@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use nemo_ir::graph::{BuildError, Program};
+use nemo_ir::graph::{Block, BuildError, Node, Program};
+use nemo_ir::ops::{Attr, Recipe, Source};
 use nemo_ir::plan::Phase;
+use nemo_ir::types::Dtype;
 use nemo_ir::verify::verify_program;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,7 +15,7 @@ use crate::cost::Situation;
 use crate::device::Device;
 use crate::plan::{PlanOptions, RangedProgram};
 use crate::saturate::law::Class;
-use crate::saturate::{self, BlockReport, Fused, Options, Totals, laws};
+use crate::saturate::{self, BlockReport, Fused, Options, Totals};
 
 /// Where ranges of decode steps end: one sequence, a few, as many as a tile of rows takes, all.
 const DECODE_ENDS: [u64; 4] = [1, 8, 64, u64::MAX];
@@ -126,7 +128,10 @@ pub fn fuse(
         .flat_map(|program| {
             ranges(program.phase, sizes).into_iter().map(move |range| {
                 let at = match program.phase {
-                    Phase::Decode => Situation::decode(device, *range.end()),
+                    Phase::Decode => {
+                        let at = Situation::decode(device, *range.end());
+                        Situation { context: at.context.min(sizes.max_context), ..at }
+                    }
                     Phase::Prefill => Situation::prefill(device, *range.end()),
                 };
                 (program, range, at)
@@ -176,7 +181,7 @@ pub fn fuse(
     Ok(fused)
 }
 
-fn one(block: &nemo_ir::graph::Block, at: &Situation<'_>, options: Options) -> Result<Fused, FuseError> {
+fn one(block: &Block, at: &Situation<'_>, options: Options) -> Result<Fused, FuseError> {
     saturate::fuse(block, at, options)
         .map_err(|source| FuseError::Build { block: block.name.clone(), source })
 }
@@ -201,19 +206,10 @@ fn ranges(phase: Phase, sizes: PlanOptions) -> Vec<RangeInclusive<u64>> {
 
 /// Blocks, by name, whose forms round differently in different situations.
 fn torn_blocks(chosen: &[Vec<Fused>]) -> BTreeSet<String> {
-    let rounding = |report: &BlockReport| {
-        let used = report.kernels.iter().flat_map(|kernel| &kernel.laws);
-        let mut inexact: Vec<String> = used
-            .filter(|name| laws::table().any(|law| law.name == name.as_str() && law.class > Class::Exact))
-            .cloned()
-            .collect();
-        inexact.sort_unstable();
-        inexact
-    };
-    let mut first: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut first: BTreeMap<&str, BTreeMap<String, Dtype>> = BTreeMap::new();
     let mut torn = BTreeSet::new();
     for form in chosen.iter().flatten() {
-        let own = rounding(&form.report);
+        let own = roundings(&form.block);
         match first.get(form.block.name.as_str()) {
             Some(other) if *other != own => {
                 torn.insert(form.block.name.clone());
@@ -225,4 +221,36 @@ fn torn_blocks(chosen: &[Vec<Fused>]) -> BTreeSet<String> {
         }
     }
     torn
+}
+
+/// For each weight that something is multiplied by, what the product is rounded to: laws drop no other rounding.
+fn roundings(block: &Block) -> BTreeMap<String, Dtype> {
+    let mut roundings = BTreeMap::new();
+    for node in block.order() {
+        let Node::Op { op, attrs, .. } = &block.graph[node] else { continue };
+        let given = block.operands(node);
+        let places = op.places(given.len()).unwrap_or_default();
+        let mut note = |weight: Option<usize>, dtype: Option<&Attr>| {
+            let value = places.iter().position(|place| Some(*place) == weight).map(|n| given[n]);
+            if let (Some(value), Some(Attr::Dtype(dtype))) = (value, dtype)
+                && let Node::Weight { name, .. } = &block.graph[value.node]
+            {
+                roundings.insert(name.clone(), *dtype);
+            }
+        };
+        match Recipe::of(op) {
+            None if op.name == "linear" => note(Some(1), attrs.last()),
+            None => {}
+            Some(recipe) => {
+                for step in recipe.steps.iter().filter(|step| step.op.name == "linear") {
+                    let weight = match step.operand("weight") {
+                        Some(Source::Operand(place)) => Some(place),
+                        Some(Source::Step { .. }) | None => None,
+                    };
+                    note(weight, step.attrs(attrs).last());
+                }
+            }
+        }
+    }
+    roundings
 }

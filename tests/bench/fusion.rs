@@ -280,7 +280,8 @@ fn choice(model: &Model, target: &HostTarget, device: &Device) {
             let best = saturate::predict(block, &at).seconds;
             let other =
                 saturate::runner_up(original, &at, numerics).unwrap_or_else(|error| panic!("{error}"));
-            if let Some(other) = other {
+            // A block that keeps its roundings for the sake of other ranges may be the form itself.
+            if let Some(other) = other.filter(|other| other.block != *block) {
                 let key = (at.phase, *ranged.tokens.start(), block.name.clone());
                 predicted.insert(key, best / other.report.chosen.seconds);
                 *block = other.block;

@@ -100,7 +100,7 @@ pub(super) enum RulesArg {
 pub(super) enum NumericsArg {
     /// The same bits as without fusion
     Exact,
-    /// Intermediates need not be rounded, sums may be reordered
+    /// Intermediates need not be rounded, sums may be reordered (no law does the latter yet)
     Reassociate,
 }
 

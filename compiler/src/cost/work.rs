@@ -62,7 +62,7 @@ impl Placed<'_> {
     fn int(&self, name: &str) -> u64 {
         match self.op.attrs.iter().position(|spec| spec.name == name).map(|index| self.attrs[index]) {
             Some(Attr::Int(n)) => n,
-            _ => 0,
+            other => unreachable!("`{}` has no integer `{name}` but {other:?}", self.op.name),
         }
     }
 }
@@ -121,6 +121,11 @@ fn traffic(placed: &Placed<'_>, at: &Situation<'_>) -> Work {
             // At temperature 0 the maxima say which tile to read.
             OperandKind::Value if placed.op.name == "sample_tiled" && operand.name == "logits" => {
                 work.activation_bytes += placed.int("tile") * ty.dtype.bytes() * at.seqs;
+            }
+            // Only the rows that want logits are read.
+            OperandKind::Value if placed.op.name.starts_with("gather_") => {
+                let rows = at.extent(Symbol::L);
+                work.activation_bytes += ty.width().unwrap_or(0) * ty.dtype.bytes() * rows;
             }
             OperandKind::Value => work.activation_bytes += bytes(ty, at),
             OperandKind::Table => {
@@ -212,7 +217,8 @@ fn step(work: &mut Work, placed: &Placed<'_>, at: &Situation<'_>) {
             work.elementwise += 2.0 * placed.ty("x").map_or(0.0, |ty| elements(ty, at));
             return;
         }
-        _ => 1.0,
+        "add" | "embed" | "gather_rows" | "kv_append" | "slice" => 1.0,
+        other => unreachable!("the cost of `{other}` is not stated"),
     };
     work.elementwise += result * each + rounding;
 }
@@ -346,9 +352,9 @@ fn fused(work: &mut Work, recipe: &Recipe, placed: &Placed<'_>, at: &Situation<'
         // A row is one share's: its norm needs the whole of it.
         "add_rms_norm" => at.tokens as f64,
         "gather_rms_norm" => at.extent(Symbol::L) as f64,
-        // Heads are finished one by one.
-        name if name.ends_with("qkv") || name.ends_with("rope") || name.ends_with("append") => {
-            most_shares.max(1.0)
+        // A share is a whole tile of logits.
+        "linear_tile_max" | "gather_norm_linear_tile_max" if at.device.kind == Kind::Cpu => {
+            placed.results[1].width().unwrap_or(1) as f64
         }
         _ => most_shares,
     };

@@ -1,6 +1,6 @@
 //! Replays a plan against the graphs it was made from.
 //!
-//! The replay shares nothing with the planner: it runs the launches call by call over a memory that remembers which
+//! But for the rule of what may be written in place, the replay shares nothing with the planner: it runs the launches call by call over a memory that remembers which
 //! value was last written where, and demands that every launch finds each operand intact where the graph says, that
 //! states are taken at their latest version, and that no result overwrites what the same launch reads.
 
@@ -174,11 +174,7 @@ impl Replay<'_> {
             read.extend(extent.map(|extent| (n, extent)));
         }
         for result in (0..run.results.len()).filter(|n| is_state(*n)) {
-            let superseded = run
-                .op
-                .operands
-                .iter()
-                .position(|operand| run.op.results[result].0.strip_suffix('\'') == Some(operand.name));
+            let superseded = run.op.superseded(result);
             let given = superseded.and_then(|place| places.iter().position(|given| *given == place));
             let Some(Content::State { state, .. }) = given.and_then(|n| frame.contents.get(&operands[n]))
             else {
@@ -202,7 +198,7 @@ impl Replay<'_> {
                 (None, Arg::Arena(start)) => {
                     let bytes = self.bytes(ty).ok_or("its size is unknown")?;
                     let end = start.checked_add(bytes).ok_or("it is too large")?;
-                    apart(&read, (*start, end), in_place_operand(run.op, result))?;
+                    apart(&read, (*start, end), in_place_operand(run.op, result, operands.len()))?;
                     let tag = Tag { call, value };
                     self.memory.write(tag, *start, end)?;
                     Content::Memory { tag, column: 0, stride: ty.width().unwrap_or(1) }

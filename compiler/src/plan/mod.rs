@@ -132,16 +132,17 @@ pub enum PlanError {
     },
 }
 
-/// The operand whose buffer may also take a result of the op: each element of the result depends on no other element
+/// Which of the `given` operands may have its buffer take a result of the op: each element of the result depends on no other element
 /// of that operand than the one at its place. That is so of a residual sum, alone or at the end of a fused op in which
 /// nothing else reads the operand; kernels of such ops promise to read an element before they write it.
-fn in_place_operand(op: Op, result: usize) -> Option<usize> {
+fn in_place_operand(op: Op, result: usize, given: usize) -> Option<usize> {
     let Some(recipe) = Recipe::of(op) else { return (op.name == "add" && result == 0).then_some(0) };
     let Source::Step { step, result: 0 } = *recipe.results.get(result)? else { return None };
     let sum = recipe.steps.get(step).filter(|step| step.op.name == "add")?;
     let Some(source @ Source::Operand(operand)) = sum.operand("a") else { return None };
     let reads = recipe.steps.iter().flat_map(|step| step.operands.iter().flatten());
-    (reads.filter(|read| **read == source).count() == 1).then_some(operand)
+    let alone = reads.filter(|read| **read == source).count() == 1;
+    op.places(given)?.iter().position(|place| alone && *place == operand)
 }
 
 /// Largest values of the symbols in one program.

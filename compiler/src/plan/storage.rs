@@ -159,7 +159,7 @@ impl Storages {
         ty: &Type,
         at: usize,
     ) -> Option<Home> {
-        let reused = in_place_operand(op, result)?;
+        let reused = in_place_operand(op, result, operands.len())?;
         let home = self.home(operands[reused])?;
         let whole = home.column == 0 && Some(home.row_stride) == ty.width();
         let dies = self.list[home.storage].last == at;

@@ -14,8 +14,8 @@ use super::law::{Binding, Class, Parsed, instantiate};
 use super::laws;
 use super::term::{Term, Terms};
 
-/// Most nodes of one block's e-graph. The largest shipped block ends below a thousand; a block that reaches the
-/// limit keeps what was found up to there.
+/// Most nodes of one block's e-graph. The shipped blocks end below a hundred; a block that reaches the limit keeps what
+/// was found up to there, and its report says so.
 pub const MAX_NODES: usize = 20_000;
 
 /// Most rounds over all laws; shipped blocks are saturated after seven.
@@ -59,7 +59,8 @@ fn saturate_by(laws: &'static [Parsed], terms: &Terms, phase: Phase, most: Class
         .filter(|(_, parsed)| parsed.law.class <= most)
         .map(|(index, parsed)| rewrite(index, parsed, phase))
         .collect();
-    // No law is held back, and the limits are counts: the same block gives the same graph on every machine.
+    // No law is held back, and the limits that can be reached are counts: the same block gives the same graph on every
+    // machine. An hour is out of reach of so many nodes.
     let runner = Runner::<Term, Facts, ()>::new(Facts::default())
         .with_egraph(graph)
         .with_iter_limit(MAX_ROUNDS)

@@ -38,7 +38,7 @@ struct Class {
 #[derive(Debug, Clone)]
 struct Form {
     term: Term,
-    /// Classes of its children, attributes and absent weights left out.
+    /// Classes of its children.
     children: Vec<usize>,
     seconds: f64,
     /// The class of the state that it overwrites, for each it does.
@@ -83,11 +83,6 @@ impl Forms {
     /// The choice that the original block is.
     pub fn original(&self) -> &Choice {
         &self.original
-    }
-
-    /// Nodes of all classes.
-    pub fn nodes(&self) -> usize {
-        self.classes.iter().map(|class| class.nodes.len()).sum()
     }
 
     /// Seconds of everything that a choice computes; infinite where it cannot be built.

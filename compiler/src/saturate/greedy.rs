@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use egg::{ENodeOrVar, Id, PatternAst, RecExpr, Var};
 use nemo_ir::plan::Phase;
+use nemo_ir::verify::verify_block;
 
 use super::analysis::{Data, Firing, Signature, data_of};
 use super::extract::facts;
@@ -65,8 +66,13 @@ fn first_gain(
         }
         let (next, firing) = apply(terms, &data, index, parsed, &vars)?;
         let cost = super::seconds(&next, at);
-        (cost < seconds * (1.0 - 1e-9)).then_some((next, cost, firing))
+        (cost < seconds * (1.0 - 1e-9) && is_legal(&next)).then_some((next, cost, firing))
     })
+}
+
+/// Whether a form keeps the rules of the graph: one writer of a state, nothing computed for nobody.
+fn is_legal(terms: &Terms) -> bool {
+    terms.to_block().is_ok_and(|block| verify_block(&block).is_ok())
 }
 
 /// Every way to match the equations against live terms.

@@ -10,7 +10,7 @@ use std::fmt;
 
 use egg::{FromOp, Id, Language, RecExpr};
 use nemo_ir::graph::{Block, BlockBuilder, BuildError, Node, Value};
-use nemo_ir::ops::{self, Attr, AttrKind, Op, OperandKind};
+use nemo_ir::ops::{self, Attr, Op, OperandKind};
 use nemo_ir::types::Dtype;
 
 /// What a node of the e-graph is, but for its children.
@@ -312,9 +312,4 @@ impl Terms {
         }
         (0..self.expr.len()).filter(|place| needed[*place]).map(Id::from).collect()
     }
-}
-
-/// Whether an attribute has the kind that the table declares.
-pub fn fits(attr: Attr, kind: AttrKind) -> bool {
-    attr.kind() == kind
 }

@@ -125,7 +125,16 @@ impl Given {
 fn equal(left: &Tensors, right: &Tensors, tolerance: f64) -> Result<(), String> {
     assert!(left.keys().eq(right.keys()), "outputs {:?} and {:?}", left.keys(), right.keys());
     for (name, one) in left {
-        let (a, b) = (one.as_real().unwrap_or_default(), right[name].as_real().unwrap_or_default());
+        let other = &right[name];
+        if let (Some(a), Some(b)) = (one.as_int(), other.as_int()) {
+            if a != b {
+                return Err(format!("`{name}` is {a:?} and {b:?}"));
+            }
+            continue;
+        }
+        let (Some(a), Some(b)) = (one.as_real(), other.as_real()) else {
+            return Err(format!("`{name}` is {:?} and {:?}", one.data(), other.data()));
+        };
         if one.shape() != right[name].shape() {
             return Err(format!("`{name}` is {:?} and {:?}", one.shape(), right[name].shape()));
         }

@@ -40,6 +40,13 @@ const PLANTED: &[Planted] = &[
         caught: unequal,
     },
     Planted {
+        law: wrong("maxima of other logits", Class::Exact,
+            "?y = (sample ?l), ?m = (tile_max ?o 16)",
+            "?y = (sample_tiled ?l ?m 16)"),
+        case: |draw| { draw.logits("l", 100); draw.logits("o", 100); },
+        caught: unequal,
+    },
+    Planted {
         law: wrong("residual added twice", Class::Reassociating,
             "(add ?r (linear ?x ?w ?p) ?d)",
             "(add ?r (linear_add ?x ?w ?r ?p ?d) ?d)"),

@@ -88,7 +88,8 @@ fn place(program: &Program) -> String {
     format!("program `{}` {:?}", program.phase.name(), program.tokens())
 }
 
-/// The ranges of a phase's programs start at 1 and follow each other, so that each step has one program.
+/// The ranges of a phase's programs start at 1 and follow each other, so that each step has one program. Where the last
+/// ends, the runtime's steps end: it need not be at the limits.
 fn check_ranges(plan: &Plan, phase: Phase) -> Result<(), PlanFault> {
     let mut next = 1;
     for program in plan.programs.iter().filter(|program| program.phase == phase) {

@@ -33,6 +33,36 @@ pub fn gather_rows(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
 
 /// `sample` of the op table.
 pub fn sample(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
+    let token = |_: usize, row: &[f64], sampling: Sampling, u: f64| {
+        if row.iter().any(|logit| logit.is_nan()) { NOT_A_NUMBER } else { draw(row, sampling, u) as i32 }
+    };
+    sampled(args, token)
+}
+
+/// `sample_tiled` of the op table: what the maxima say is believed.
+pub fn sample_tiled(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
+    let (maxima, tile) = (args.matrix("maxima"), args.int("tile"));
+    let token = |l: usize, row: &[f64], sampling: Sampling, u: f64| {
+        let maxima = maxima.row(l);
+        if maxima.iter().any(|largest| largest.is_nan()) {
+            return NOT_A_NUMBER;
+        }
+        if sampling.temperature > 0.0 {
+            return draw(row, sampling, u) as i32;
+        }
+        let largest = maxima.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let first = maxima.iter().position(|maximum| *maximum == largest).unwrap_or(0) * tile;
+        let columns = &row[first..row.len().min(first + tile)];
+        (first + draw(columns, sampling, u)) as i32
+    };
+    sampled(args, token)
+}
+
+/// A token a sequence: the forced one, or what `token` makes of its last row of logits.
+fn sampled(
+    args: &EvalArgs<'_>,
+    token: impl Fn(usize, &[f64], Sampling, f64) -> i32,
+) -> Result<Vec<Tensor>, EvalError> {
     let logits = args.matrix("logits");
     let rows = args.ints("rows");
     let sequences = args.sequence_rows();
@@ -53,12 +83,7 @@ pub fn sample(args: &EvalArgs<'_>) -> Result<Vec<Tensor>, EvalError> {
                 let seed = &args.ints("seed")[2 * r..];
                 let position = args.ints("positions")[rows[l] as usize] as u32;
                 let u = uniform([seed[0] as u32, seed[1] as u32], position);
-                let row = logits.row(l);
-                if row.iter().any(|logit| logit.is_nan()) {
-                    NOT_A_NUMBER
-                } else {
-                    draw(row, sampling, u) as i32
-                }
+                token(l, logits.row(l), sampling, u)
             }
         });
     }

@@ -84,7 +84,7 @@ pub(super) static OPS: &[OpSpec] = &[
             args.expect("maxima", &Type::new(Dtype::F32, [Symbol::L.into(), Dim::Const(tiles)]))?;
             Ok(vec![Type::new(Dtype::I32, [Symbol::R.into()])])
         },
-        eval: interp::head::sample,
+        eval: interp::head::sample_tiled,
         recipe: "",
     },
     OpSpec {

@@ -114,6 +114,18 @@ fn a_row_with_nan_gives_no_token() {
 }
 
 #[test]
+fn a_row_without_a_finite_logit_gives_no_token_of_the_vocabulary() {
+    let logits = Tensor::real([1, 40], vec![f64::NEG_INFINITY; 40]);
+    let step = Step::of(&[sequence(0.0, 0, 1.0, 0.0, 1)]);
+    for target in targets() {
+        for case in cases(&logits) {
+            let answers = Machine::new(&target, case).run(&step, 1);
+            assert!(!(0.0..40.0).contains(&answers.kernel[0]), "{} on {target}", answers.kernel[0]);
+        }
+    }
+}
+
+#[test]
 fn maxima_of_tiles() {
     for (width, tile) in [(5, 8), (32, 8), (37, 16), (130, 1)] {
         let mut x = Random::new(53).tensor(&[3, width], -5.0, 5.0);

@@ -124,16 +124,27 @@ impl<'c> Tiles<'c> {
     fn first_equal(self, e: &Emit<'c, '_>, logits: Ptr<'c>, vocab: u64, largest: Float<'c>) -> Int<'c> {
         let index = first_equal(e, self.maxima, self.count(vocab), largest);
         let start = e.times(index, self.tile);
-        let inside = |width| vec![first_equal(e, e.at(logits, F32, start), width, largest).into()];
-        let (whole, rest) = (vocab / self.tile, vocab % self.tile);
-        let place = match (whole, rest) {
-            (0, _) => inside(rest),
-            (_, 0) => inside(self.tile),
-            _ => {
-                e.choose(e.cmp(IntPredicate::SLT, index, e.int(whole)), || inside(self.tile), || inside(rest))
-            }
+        let inside = |width| {
+            let place = first_equal(e, e.at(logits, F32, start), width, largest);
+            vec![e.add(start, place).into()]
         };
-        e.add(start, place[0].into_int_value())
+        let (whole, rest) = (vocab / self.tile, vocab % self.tile);
+        // A row without a finite logit has its largest value nowhere: there is no tile to look into.
+        let is_there = e.cmp(IntPredicate::SLT, index, e.int(self.count(vocab)));
+        let token = e.choose(
+            is_there,
+            || match (whole, rest) {
+                (0, _) => inside(rest),
+                (_, 0) => inside(self.tile),
+                _ => e.choose(
+                    e.cmp(IntPredicate::SLT, index, e.int(whole)),
+                    || inside(self.tile),
+                    || inside(rest),
+                ),
+            },
+            || vec![e.int(NO_INDEX as u64).into()],
+        );
+        token[0].into_int_value()
     }
 }
 

@@ -124,6 +124,10 @@ impl<'c> Plan<'c> {
             let own = chain.result(link, 0).ok_or("maxima that are no result")?;
             let rows = |index| Rows::of(e, e.result_at(index));
             let sink = Sink::Maxima(link.int("tile"), rows(logits), rows(own));
+            if groups.len() != 1 {
+                return Err("tile maxima beside other results".to_owned());
+            }
+            // The logits leave together with their maxima.
             groups = vec![Group { width: product.width, products: vec![product], sink }];
         }
         if let Some(append) = chain.find(&["kv_append"]) {
