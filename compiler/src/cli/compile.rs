@@ -11,7 +11,7 @@ use nemo_kernels::target::{Target, TargetError};
 use nemoc::device::Device;
 use nemoc::saturate::law::Class;
 use nemoc::saturate::{self, Rules};
-use nemoc::{CompileOptions, Stage, compile};
+use nemoc::{CompileOptions, Stage, compile, plan_for};
 
 use super::emit::{self, Emit};
 use super::table::bytes;
@@ -151,17 +151,22 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     };
 
     let bar = spinner(args.quiet);
-    let compiled = compile(&model, &options, &mut |stage| bar.set_message(describe(stage)));
-    bar.finish_and_clear();
-    let compiled = compiled?;
-    if let Some(emit) = &args.emit {
-        emit.write(&compiled)?;
-    }
-    if let Some(target) = only_texts {
+    if let (Some(target), Some(emit)) = (only_texts, &args.emit) {
+        // No code is asked for, and none is generated, of CPU targets beside it neither.
+        let planned = plan_for(&model, &options, &mut |stage| bar.set_message(describe(stage)));
+        bar.finish_and_clear();
+        let planned = planned?;
+        emit.write(&planned.programs, &planned.targets)?;
         if !args.quiet {
             eprintln!("wrote no artifact: target `{target}` has no kernel generators in this version");
         }
         return Ok(());
+    }
+    let compiled = compile(&model, &options, &mut |stage| bar.set_message(describe(stage)));
+    bar.finish_and_clear();
+    let compiled = compiled?;
+    if let Some(emit) = &args.emit {
+        emit.write(&compiled.programs, &compiled.targets)?;
     }
     let artifact = compiled.to_bytes()?;
     write(&output, &artifact)?;

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use nemo_ir::graph::Program;
 use nemo_kernels::host::Object;
-use nemoc::{Compiled, CompiledTarget, plan};
+use nemoc::{CompiledTarget, plan};
 
 use super::{CliError, write};
 
@@ -67,7 +68,7 @@ impl Emit {
 
     /// Writes `graph/<phase>.txt`, `fused/<target>-<phase>-<first>-<last>.txt`, `plan/<target>.txt`,
     /// `llvm/<target>.ll` and `asm/<target>.s`.
-    pub(super) fn write(&self, compiled: &Compiled) -> Result<(), CliError> {
+    pub(super) fn write(&self, programs: &[Program], targets: &[CompiledTarget]) -> Result<(), CliError> {
         for stage in Stage::ALL.into_iter().filter(|stage| self.wants(*stage)) {
             let dir = self.dir.join(stage.name());
             std::fs::create_dir_all(&dir).map_err(|source| CliError::Io {
@@ -75,7 +76,7 @@ impl Emit {
                 path: dir.clone(),
                 source,
             })?;
-            for (file, text) in texts(stage, compiled) {
+            for (file, text) in texts(stage, programs, targets) {
                 write(&dir.join(file), text)?;
             }
         }
@@ -84,16 +85,13 @@ impl Emit {
 }
 
 /// File names and texts of a stage.
-fn texts(stage: Stage, compiled: &Compiled) -> Vec<(String, String)> {
-    let targets = compiled.targets.iter();
+fn texts(stage: Stage, programs: &[Program], targets: &[CompiledTarget]) -> Vec<(String, String)> {
+    let targets = targets.iter();
     let listing = |target: &CompiledTarget, of: fn(&Object) -> &Option<String>| {
         target.object.as_ref().and_then(|object| of(object).clone()).unwrap_or_default()
     };
     match stage {
-        Stage::Graph => {
-            let programs = compiled.programs.iter();
-            programs.map(|p| (format!("{}.txt", p.phase.name()), p.to_string())).collect()
-        }
+        Stage::Graph => programs.iter().map(|p| (format!("{}.txt", p.phase.name()), p.to_string())).collect(),
         Stage::Fused => targets
             .flat_map(|t| {
                 let file = move |label: String| format!("{}-{label}.txt", t.target);

@@ -47,7 +47,8 @@ pub struct Device {
     pub launch_us: f64,
     /// Fast memory that one share of a kernel can have, in bytes: shared memory of a thread block, or stack.
     pub work_space_bytes: u64,
-    /// 32-bit registers of a multiprocessor, or vector registers of a core.
+    /// 32-bit registers of a multiprocessor, or vector registers of a core. A fact for `nemoc targets` so far: host kernels
+    /// choose tiles that fit by the target's level, and GPU kernels, whose occupancy it decides, do not exist yet.
     pub registers: u64,
     /// Memory that a model can have, in bytes; `None` on a CPU for whatever the machine has.
     pub memory_bytes: Option<u64>,
