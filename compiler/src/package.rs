@@ -1,6 +1,6 @@
 //! What goes into the artifact.
 
-use nemo_ir::artifact::{ArtifactError, Contents, TargetContents};
+use nemo_ir::artifact::{ArtifactError, Contents, Needs, TargetContents};
 use nemo_ir::types::Dtype;
 use nemo_kernels::target::Target;
 use nemo_models::Model;
@@ -27,7 +27,8 @@ pub(crate) fn contents(
         explain.push('\n');
         packed.push(TargetContents {
             name: host.to_string(),
-            cpu_features: host.cpu_features(),
+            needs: Needs::Host { cpu_features: host.cpu_features() },
+            cubin: None,
             plan: compiled.planned.plan.clone(),
             object: object.elf.clone(),
             fused: programs.map(|ranged| (ranged.label(), ranged.program.to_string())).collect(),

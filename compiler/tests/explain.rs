@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use nemo_ir::artifact::{Contents, TargetContents, to_bytes};
+use nemo_ir::artifact::{Contents, Needs, TargetContents, to_bytes};
 use nemo_ir::graph::Node;
 use nemo_ir::types::Dtype;
 use nemo_kernels::target::Target;
@@ -38,7 +38,8 @@ fn artifact(explained: bool, edit: fn(String) -> String) -> Vec<u8> {
         model_toml: model.to_toml(),
         targets: vec![TargetContents {
             name: TARGET.to_owned(),
-            cpu_features: Vec::new(),
+            needs: Needs::Host { cpu_features: Vec::new() },
+            cubin: None,
             plan: target.planned.plan.clone(),
             object: vec![0],
             fused: fused.collect(),

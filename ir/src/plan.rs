@@ -12,6 +12,10 @@ use crate::rope::RopeTable;
 use crate::step::StepInput;
 use crate::types::Dtype;
 
+mod geometry;
+
+pub use geometry::{Extent, Geometry, TensorMap, Workspace};
+
 /// Which of a model's two programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -50,6 +54,9 @@ pub struct Plan {
     pub states: Vec<State>,
     /// Constants that the runtime computes at load.
     pub tables: Vec<RopeTable>,
+    /// What kernels on a GPU combine their results in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
     /// For each phase one program or several, each for a range of T: the ranges of a phase start at 1 and
     /// follow each other.
     pub programs: Vec<Program>,
@@ -84,6 +91,9 @@ pub struct Kernel {
     pub what: String,
     /// How many pointers it takes.
     pub args: usize,
+    /// How it is launched on a GPU; absent on a CPU, where every thread calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub geometry: Option<Geometry>,
 }
 
 /// A checkpoint tensor.

@@ -136,3 +136,16 @@ pub struct StepDims {
     /// Pages per sequence in the block table.
     pub pages: u64,
 }
+
+impl StepDims {
+    /// The value of a symbol of the step; 0 for slots and pages, which are the engine's.
+    pub fn of(&self, symbol: Symbol) -> u64 {
+        match symbol {
+            Symbol::T => self.tokens,
+            Symbol::R => self.seqs,
+            Symbol::L => self.rows,
+            Symbol::P => self.pages,
+            Symbol::S | Symbol::N => 0,
+        }
+    }
+}

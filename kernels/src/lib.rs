@@ -4,6 +4,8 @@
 //! emitter, vector math, and the way from a module to an object file. Nothing here runs a kernel.
 
 mod attention;
+mod chain;
+mod emit;
 mod ffn;
 mod head;
 pub mod host;

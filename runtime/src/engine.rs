@@ -216,11 +216,13 @@ pub fn choose_target<'a>(
     }
     let best = considered
         .iter()
-        .filter(|target| cpu::missing(&target.cpu_features).is_empty())
-        .max_by_key(|target| target.cpu_features.len());
+        .filter_map(|target| Some((target, target.needs.cpu_features()?)))
+        .filter(|(_, features)| cpu::missing(features).is_empty())
+        .max_by_key(|(_, features)| features.len())
+        .map(|(target, _)| target);
     best.copied().ok_or_else(|| {
         let describe = |target: &&TargetManifest| {
-            let missing = cpu::missing(&target.cpu_features).join(", ");
+            let missing = cpu::missing(target.needs.cpu_features().unwrap_or_default()).join(", ");
             format!("target `{}` needs {missing}, which this one lacks", target.name)
         };
         let described: Vec<_> = considered.iter().map(describe).collect();

@@ -14,7 +14,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use nemo_ir::artifact::{self, Artifact, Contents, TargetContents};
+use nemo_ir::artifact::{self, Artifact, Contents, Needs, TargetContents};
 use nemo_ir::graph::Program;
 use nemo_ir::plan::Phase;
 use nemo_kernels::host::{self, Listings};
@@ -98,7 +98,8 @@ fn engine(model: &Model, target: &HostTarget, programs: &[RangedProgram], profil
         model_toml: model.to_toml(),
         targets: vec![TargetContents {
             name,
-            cpu_features: target.cpu_features(),
+            needs: Needs::Host { cpu_features: target.cpu_features() },
+            cubin: None,
             plan: planned.plan,
             object: object.unwrap_or_else(|error| panic!("{error}")).elf,
             fused: Vec::new(),

@@ -47,7 +47,7 @@ fn summary(artifact: &Artifact) -> String {
     for target in &manifest.targets {
         let limits = target.limits;
         rows.push(vec!["target".to_owned(), target.name.clone()]);
-        rows.push(vec!["  needs".to_owned(), target.cpu_features.join(" ")]);
+        rows.push(vec!["  needs".to_owned(), target.needs.to_string()]);
         rows.push(vec![
             "  limits".to_owned(),
             format!(

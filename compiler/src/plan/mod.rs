@@ -218,11 +218,13 @@ pub fn plan(
                 symbol: symbol.clone(),
                 what: spec.to_string(),
                 args: spec.operands.len() + spec.results.len(),
+                geometry: None,
             })
             .collect(),
         weights: bindings.weights,
         states: bindings.states,
         tables: bindings.tables,
+        workspace: None,
         programs: planned,
     };
     Ok(Planned { plan, kernels: kernels.list })

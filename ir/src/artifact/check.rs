@@ -8,7 +8,7 @@
 
 use thiserror::Error;
 
-use crate::plan::{Arg, Block, Call, Phase, Plan, Program};
+use crate::plan::{Arg, Block, Call, Geometry, Phase, Plan, Program};
 use crate::rope::RopeTable;
 
 /// Vocabulary, positions, tokens and sequences are i32 in the step contract.
@@ -16,6 +16,9 @@ const MAX_COUNT: u64 = i32::MAX as u64;
 
 /// No tensor, state unit or arena is larger: 2^46 bytes, so that sums of a few stay far from overflow.
 const MAX_BYTES: u64 = 1 << 46;
+
+/// Most shared memory that a CTA can have on any GPU of today.
+const MAX_SHARED: u32 = 227 << 10;
 
 /// What is wrong with a plan, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -56,7 +59,11 @@ pub fn validate(plan: &Plan) -> Result<(), PlanFault> {
         require((1..=MAX_COUNT).contains(&value), place, || format!("{value} is not in 1..={MAX_COUNT}"))?;
     }
     for (index, kernel) in plan.kernels.iter().enumerate() {
-        require(!kernel.symbol.is_empty(), || format!("kernels[{index}]"), || "it has no symbol".to_owned())?;
+        let place = || format!("kernels[{index}]");
+        require(!kernel.symbol.is_empty(), place, || "it has no symbol".to_owned())?;
+        if let Some(geometry) = &kernel.geometry {
+            check_geometry(plan, kernel.args, geometry, place)?;
+        }
     }
     for (index, weight) in plan.weights.iter().enumerate() {
         let place = || format!("weights[{index}]");
@@ -118,6 +125,36 @@ fn sized(shape: &[u64], bytes: u64, place: impl Fn() -> String) -> Result<(), Pl
         Some(0) => fault(place(), format!("shape {shape:?} has an extent of 0")),
         _ => fault(place(), format!("shape {shape:?} is too large")),
     }
+}
+
+/// Launches within what every GPU takes, inside the plan's workspace.
+fn check_geometry(
+    plan: &Plan,
+    args: usize,
+    geometry: &Geometry,
+    place: impl Fn() -> String + Copy,
+) -> Result<(), PlanFault> {
+    let threads = geometry.threads;
+    require((1..=1024).contains(&threads), place, || format!("a CTA of {threads} threads, not 1..=1024"))?;
+    require(geometry.shared <= MAX_SHARED, place, || {
+        format!("{} bytes of shared memory are more than the {MAX_SHARED} there can be", geometry.shared)
+    })?;
+    let has = plan.workspace.unwrap_or_default();
+    for (what, takes, has) in [
+        ("counters", geometry.counters, has.counters),
+        ("bytes of partial results", geometry.partials, has.partials),
+    ] {
+        require(takes <= has, place, || format!("it takes {takes} {what}, and the workspace has {has}"))?;
+    }
+    require(
+        has.counters <= MAX_COUNT && has.partials <= MAX_BYTES,
+        || "workspace".to_owned(),
+        || format!("{} counters and {} bytes are too large", has.counters, has.partials),
+    )?;
+    for map in &geometry.maps {
+        in_range("argument of a tensor map", map.arg, args, place)?;
+    }
+    Ok(())
 }
 
 fn check_table(plan: &Plan, index: usize, table: &RopeTable) -> Result<(), PlanFault> {

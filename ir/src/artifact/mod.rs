@@ -10,7 +10,8 @@
 //! | `fused/<target>/<phase>-<first>-<last>.txt` | the graph IR after fusion of one program, for people |
 //! | `explain/<target>.json` | what fusion did and why, where the compiler says, for people |
 //! | `plan/<target>.json` | [`Plan`], all that the runtime interprets |
-//! | `kernels/<target>.o` | the machine code, a relocatable ELF object |
+//! | `kernels/<target>.o` | for a CPU the machine code, a relocatable ELF object |
+//! | `kernels/<target>.ptx`, `kernels/<target>.cubin` | for a GPU the PTX, and its machine code where it was assembled |
 
 mod check;
 mod output;
@@ -18,6 +19,7 @@ mod read;
 mod write;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -32,7 +34,7 @@ use crate::plan::{Limits, Plan};
 use crate::types::Dtype;
 
 /// The format that this build writes and reads.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Name of the entry that describes the others.
 pub const MANIFEST: &str = "manifest.json";
@@ -53,7 +55,7 @@ pub struct Contents {
     pub activations: Dtype,
     /// The model description.
     pub model_toml: String,
-    /// Best target last or first as the compiler likes: the runtime chooses by CPU features.
+    /// Best target last or first as the compiler likes: the runtime chooses by what the machine has.
     pub targets: Vec<TargetContents>,
 }
 
@@ -62,12 +64,14 @@ pub struct Contents {
 pub struct TargetContents {
     /// Name with every feature spelled out; part of entry names, so `[A-Za-z0-9._+-]+`.
     pub name: String,
-    /// Features that the CPU must have, as `is_x86_feature_detected!` spells them (`avx2`, `avx512bf16`).
-    pub cpu_features: Vec<String>,
+    /// What runs it.
+    pub needs: Needs,
     /// The plan.
     pub plan: Plan,
-    /// The kernels, a relocatable ELF object.
+    /// The kernels: a relocatable ELF object for a CPU, PTX for a GPU.
     pub object: Vec<u8>,
+    /// For a GPU: the kernels as its machine code, where an assembler was at hand.
+    pub cubin: Option<Vec<u8>>,
     /// The fused graph of each program: tail of the entry name (`decode-1-8`), and the text.
     pub fused: Vec<(String, String)>,
     /// What fusion did and why: JSON, written as it is.
@@ -98,16 +102,18 @@ pub struct Manifest {
 pub struct TargetManifest {
     /// Name with every feature spelled out.
     pub name: String,
-    /// What kind of device runs it.
-    pub kind: TargetKind,
-    /// Features that the CPU must have, as `is_x86_feature_detected!` spells them.
-    pub cpu_features: Vec<String>,
+    /// What runs it.
+    #[serde(flatten)]
+    pub needs: Needs,
     /// The largest step, and what the model allows.
     pub limits: Limits,
     /// Entry of the plan.
     pub plan: String,
-    /// Entry of the machine code.
+    /// Entry of the kernels.
     pub kernels: String,
+    /// Entry of a GPU's machine code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cubin: Option<String>,
     /// Entries of the fused graphs, one per program.
     pub fused: Vec<String>,
     /// Entry that says what fusion did and why.
@@ -115,12 +121,61 @@ pub struct TargetManifest {
     pub explain: Option<String>,
 }
 
-/// What kind of device runs a target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TargetKind {
+/// The kind of device that runs a target, and what such a device must have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "kind")]
+pub enum Needs {
     /// This machine's CPU.
-    Host,
+    Host {
+        /// Features that it must have, as `is_x86_feature_detected!` spells them (`avx2`, `avx512bf16`).
+        cpu_features: Vec<String>,
+    },
+    /// An NVIDIA GPU.
+    Cuda(CudaNeeds),
+}
+
+impl Needs {
+    /// The features that a CPU must have; `None` for another kind of device.
+    pub fn cpu_features(&self) -> Option<&[String]> {
+        match self {
+            Self::Host { cpu_features } => Some(cpu_features),
+            Self::Cuda(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Needs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host { cpu_features } => f.write_str(&cpu_features.join(" ")),
+            Self::Cuda(needs) => write!(f, "{needs}"),
+        }
+    }
+}
+
+impl fmt::Display for CudaNeeds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { capability: (major, minor), forward, ptx, driver } = self;
+        let later = if *forward { " or later" } else { " alone" };
+        write!(
+            f,
+            "compute capability {major}.{minor}{later}, driver {driver} or later (PTX {}.{})",
+            ptx.0, ptx.1
+        )
+    }
+}
+
+/// What a GPU and its driver must have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CudaNeeds {
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Whether later capabilities run it too; not so where the PTX uses features of one architecture (`sm_90a`).
+    pub forward: bool,
+    /// Version of the PTX.
+    pub ptx: (u32, u32),
+    /// The oldest driver branch that takes this PTX.
+    pub driver: u32,
 }
 
 /// Why an artifact could not be written or read.

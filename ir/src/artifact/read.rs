@@ -31,8 +31,10 @@ pub struct Target<'a> {
     pub manifest: &'a TargetManifest,
     /// Its plan, validated.
     pub plan: Plan,
-    /// Its machine code.
+    /// Its kernels: an ELF object for a CPU, PTX for a GPU.
     pub object: &'a [u8],
+    /// A GPU's machine code, where it was assembled.
+    pub cubin: Option<&'a [u8]>,
 }
 
 /// The record that ends a zip file: its signature, and its length where the file has no comment.
@@ -121,7 +123,8 @@ impl Artifact {
             let what = "the plan's limits are not those of the manifest".to_owned();
             return Err(self.malformed(&manifest.plan, what));
         }
-        Ok(Target { manifest, plan, object: self.entry(&manifest.kernels)? })
+        let cubin = manifest.cubin.as_ref().map(|name| self.entry(name)).transpose()?;
+        Ok(Target { manifest, plan, object: self.entry(&manifest.kernels)?, cubin })
     }
 
     /// What is said of a target that the artifact does not have.

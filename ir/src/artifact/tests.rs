@@ -37,7 +37,7 @@ fn plan() -> Plan {
     Plan {
         target: "x86-64-v3".to_owned(),
         limits: Limits { vocab: 32, max_context: 64, max_seqs: 2, chunk: 8 },
-        kernels: vec![Kernel { symbol: "k0".to_owned(), what: "embed".to_owned(), args: 5 }],
+        kernels: vec![Kernel { symbol: "k0".to_owned(), what: "embed".to_owned(), args: 5, geometry: None }],
         weights: vec![Weight {
             names: vec!["embed".to_owned()],
             shape: vec![32, 16],
@@ -50,6 +50,7 @@ fn plan() -> Plan {
             shape: vec![4, 4],
         }],
         tables: vec![RopeTable { theta: 1e4, head_dim: 8, positions: 64, scaling: None }],
+        workspace: None,
         programs: vec![program(Phase::Decode), program(Phase::Prefill)],
     }
 }
@@ -63,7 +64,8 @@ fn contents() -> Contents {
         model_toml: "name = \"tiny\"\n".to_owned(),
         targets: vec![TargetContents {
             name: "x86-64-v3".to_owned(),
-            cpu_features: vec!["avx2".to_owned(), "fma".to_owned()],
+            needs: Needs::Host { cpu_features: vec!["avx2".to_owned(), "fma".to_owned()] },
+            cubin: None,
             plan: plan(),
             object: (0..=255).collect(),
             fused: vec![("decode-1-8".to_owned(), "block embed {}\n".to_owned())],

@@ -8,8 +8,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, ZipWriter};
 
 use super::{
-    ArtifactError, Contents, FORMAT, MANIFEST, MODEL, Manifest, TargetKind, TargetManifest, validate,
-    write_whole,
+    ArtifactError, Contents, FORMAT, MANIFEST, MODEL, Manifest, Needs, TargetManifest, validate, write_whole,
 };
 
 /// Alignment of every entry's data in the file.
@@ -58,15 +57,24 @@ pub fn to_bytes(contents: &Contents) -> Result<Vec<u8>, ArtifactError> {
         let json = serde_json::to_vec(&target.plan)
             .map_err(|error| ArtifactError::Contents(format!("target `{name}`: {error}")))?;
         entries.push((plan.clone(), json));
-        let kernels = format!("kernels/{name}.o");
+        let extension = match target.needs {
+            Needs::Host { .. } => "o",
+            Needs::Cuda(_) => "ptx",
+        };
+        let kernels = format!("kernels/{name}.{extension}");
         entries.push((kernels.clone(), target.object.clone()));
+        let cubin = target.cubin.as_ref().map(|cubin| {
+            let entry = format!("kernels/{name}.cubin");
+            entries.push((entry.clone(), cubin.clone()));
+            entry
+        });
         targets.push(TargetManifest {
             name: name.to_owned(),
-            kind: TargetKind::Host,
-            cpu_features: target.cpu_features.clone(),
+            needs: target.needs.clone(),
             limits: target.plan.limits,
             plan,
             kernels,
+            cubin,
             fused,
             explain,
         });

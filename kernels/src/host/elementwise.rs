@@ -1,7 +1,8 @@
 //! Ops that compute each element from the elements at its place: each is lowered once, on lanes, for its
 //! own kernel and for the end of others.
 
-use super::emit::{Emit, Lanes};
+use super::emit::Emit;
+use crate::emit::Lanes;
 use crate::{ffn, linear};
 
 /// The value of an element-wise op, given those of its operands, in f32.

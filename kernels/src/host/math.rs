@@ -3,7 +3,8 @@
 use inkwell::FloatPredicate;
 use inkwell::types::VectorType;
 
-use super::emit::{Emit, Float, Lanes, built};
+use super::emit::Emit;
+use crate::emit::{Float, Lanes, built};
 
 impl<'c> Emit<'c, '_> {
     /// e^x to about one unit in the last place; 0 below the normal range, and saturating near 2.3e38;

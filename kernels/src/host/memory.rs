@@ -2,27 +2,17 @@
 //! stack.
 
 use inkwell::IntPredicate;
-use inkwell::types::{BasicType, VectorType};
+use inkwell::types::VectorType;
 use inkwell::values::{BasicValue, VectorValue};
 
 use nemo_ir::types::Dtype;
 
-use super::emit::{Any, Emit, Float, Int, Lanes, Ptr, built};
-use super::pointer;
+use super::emit::Emit;
+use crate::emit::{Float, Int, Lanes, Ptr, built};
 use crate::spec::Layout;
 use crate::target::Feature;
 
 impl<'c> Emit<'c, '_> {
-    /// `pointer + bytes`
-    pub fn offset(&self, pointer: Ptr<'c>, bytes: Int<'c>) -> Ptr<'c> {
-        built(pointer::offset(self.context, &self.builder, pointer, bytes))
-    }
-
-    /// The address of element `index`.
-    pub fn at(&self, base: Ptr<'c>, dtype: Dtype, index: Int<'c>) -> Ptr<'c> {
-        self.offset(base, self.times(index, dtype.bytes()))
-    }
-
     /// The address of a row of a tensor.
     pub fn row(&self, (base, layout): (Ptr<'c>, &Layout), row: Int<'c>) -> Ptr<'c> {
         self.at(base, layout.ty.dtype, self.times(row, layout.row_stride))
@@ -241,19 +231,5 @@ impl<'c> Emit<'c, '_> {
         // Read; all but the first level, which what is in use would have to leave; data.
         let flags = [0, 2, 1].map(|flag| self.context.i32_type().const_int(flag, false).into());
         self.effect("llvm.prefetch", &[address.get_type().into()], &[&[address.into()], &flags[..]].concat());
-    }
-
-    /// A load of any type at the given alignment.
-    pub fn load_aligned(&self, ty: impl BasicType<'c>, address: Ptr<'c>, alignment: u32) -> Any<'c> {
-        let value = built(self.builder.build_load(ty, address, ""));
-        if let Some(instruction) = value.as_instruction_value() {
-            instruction.set_alignment(alignment).unwrap_or_else(|_| unreachable!("powers of two only"));
-        }
-        value
-    }
-
-    fn store_aligned(&self, address: Ptr<'c>, value: impl BasicValue<'c>, alignment: u32) {
-        let instruction = built(self.builder.build_store(address, value));
-        instruction.set_alignment(alignment).unwrap_or_else(|_| unreachable!("powers of two only"));
     }
 }

@@ -4,21 +4,21 @@
 //! [`crate::spec::KernelSpec`], `dims` to a [`nemo_ir::step::StepDims`], and the call does the share of `thread`.
 
 mod chain;
-mod control;
+mod columns;
 mod elementwise;
 mod emit;
 mod math;
 mod memory;
 mod object;
-mod pointer;
 mod rows;
 mod share;
 
 use thiserror::Error;
 
-pub(crate) use chain::{Chain, Link};
+pub(crate) use crate::chain::{Chain, Link};
+pub(crate) use crate::emit::{Any, Float, Int, Lanes, Ptr};
 pub(crate) use elementwise::{Pointwise, pointwise};
-pub(crate) use emit::{Any, Emit, Float, Int, Lanes, Ptr};
+pub(crate) use emit::Emit;
 pub(crate) use object::Generator;
 pub use object::compile;
 pub(crate) use rows::Rows;

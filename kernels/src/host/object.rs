@@ -11,10 +11,10 @@ use inkwell::targets::{
 use nemo_ir::ops::{Family, Recipe};
 use nemo_ir::types::Dtype;
 
-use super::chain::Chain;
 use super::elementwise::{map, pointwise};
 use super::emit::Emit;
 use super::{HostError, Listings, Object};
+use crate::chain::Chain;
 use crate::spec::KernelSpec;
 use crate::target::{Feature, HostTarget};
 use crate::{attention, head, linear, norm, scan};

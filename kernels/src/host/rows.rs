@@ -3,7 +3,8 @@
 
 use nemo_ir::types::Dtype;
 
-use super::emit::{Emit, Float, Int, Lanes, Ptr};
+use super::emit::Emit;
+use crate::emit::{Float, Int, Lanes, Ptr};
 use crate::spec::Layout;
 
 /// Rows of elements in a tensor or in scratch, part of a larger matrix whose rows and columns are counted.

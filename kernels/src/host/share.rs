@@ -2,7 +2,8 @@
 
 use inkwell::IntPredicate;
 
-use super::emit::{Emit, Int};
+use super::emit::Emit;
+use crate::emit::Int;
 
 /// A sequence of the step.
 #[derive(Clone, Copy)]

@@ -39,7 +39,7 @@ pub(super) fn run(args: &VerifyArgs) -> Result<(), CommandError> {
         for kernel in &target.plan.kernels {
             code.function(&kernel.symbol).map_err(kernels)?;
         }
-        let missing = cpu::missing(&named.cpu_features);
+        let missing = cpu::missing(named.needs.cpu_features().unwrap_or_default());
         let here = if missing.is_empty() {
             "this CPU runs it".to_owned()
         } else {

@@ -17,7 +17,7 @@ const SEQS: u64 = 7;
 /// A decode program that gives `constant` for every sequence.
 fn marking(plan: &mut Plan, constant: u64, (min_tokens, max_tokens): (u64, u64)) {
     let mut launch = |name: String, arg: Arg| {
-        plan.kernels.push(Kernel { symbol: name.clone(), what: name.clone(), args: 1 });
+        plan.kernels.push(Kernel { symbol: name.clone(), what: name.clone(), args: 1, geometry: None });
         Launch { kernel: plan.kernels.len() - 1, op: name, args: vec![arg] }
     };
     let mut launches = vec![launch(format!("mark_{constant}"), Arg::Next)];

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use nemo_ir::artifact::{self, Artifact, Contents, TargetContents};
+use nemo_ir::artifact::{self, Artifact, Contents, Needs, TargetContents};
 use nemo_ir::plan::{
     Arg, Block, Call, Kernel, Launch, Limits, Phase, Placement, Plan, Program, State, StateUnit, Weight,
 };
@@ -157,8 +157,12 @@ fn program(phase: Phase, max_tokens: u64) -> Program {
 
 /// The toy's plan.
 pub fn plan(target: &str) -> Plan {
-    let kernel =
-        |(name, args): (&str, usize)| Kernel { symbol: format!("toy_{name}"), what: name.to_owned(), args };
+    let kernel = |(name, args): (&str, usize)| Kernel {
+        symbol: format!("toy_{name}"),
+        what: name.to_owned(),
+        args,
+        geometry: None,
+    };
     Plan {
         target: target.to_owned(),
         limits: Limits { vocab: u64::from(VOCAB), max_context: CONTEXT, max_seqs: 3, chunk: CHUNK },
@@ -186,6 +190,7 @@ pub fn plan(target: &str) -> Plan {
             },
         ],
         tables: vec![RopeTable { theta: 1e4, head_dim: 2, positions: CONTEXT, scaling: None }],
+        workspace: None,
         programs: vec![program(Phase::Decode, 3), program(Phase::Prefill, CHUNK)],
     }
 }
@@ -193,7 +198,8 @@ pub fn plan(target: &str) -> Plan {
 fn target(name: &str, features: &[&str]) -> TargetContents {
     TargetContents {
         name: name.to_owned(),
-        cpu_features: features.iter().map(|feature| (*feature).to_owned()).collect(),
+        needs: Needs::Host { cpu_features: features.iter().map(|feature| (*feature).to_owned()).collect() },
+        cubin: None,
         plan: plan(name),
         object: object().to_vec(),
         fused: vec![("decode-1-3".to_owned(), "toy\n".to_owned())],

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nemo_ir::artifact::{Artifact, Contents, TargetContents, to_bytes};
+use nemo_ir::artifact::{Artifact, Contents, Needs, TargetContents, to_bytes};
 use nemo_tests::commands::{Review, Room, artifact};
 
 use super::BASELINE;
@@ -40,7 +40,8 @@ fn contents(bytes: &[u8]) -> Contents {
         };
         TargetContents {
             name: name.to_owned(),
-            cpu_features: target.manifest.cpu_features.clone(),
+            needs: target.manifest.needs.clone(),
+            cubin: target.cubin.map(<[u8]>::to_vec),
             fused: target.manifest.fused.iter().map(text).collect(),
             explain: target.manifest.explain.as_ref().map(|entry| text(entry).1),
             object: target.object.to_vec(),
@@ -175,7 +176,8 @@ fn another_cpu() {
     let room = room();
     room.fixture("qwen");
     let mut contents = contents(&room.read("qwen.nemo"));
-    contents.targets[0].cpu_features.extend(["avx4096".to_owned(), "tachyons".to_owned()]);
+    let Needs::Host { cpu_features } = &mut contents.targets[0].needs else { panic!("a CPU's target") };
+    cpu_features.extend(["avx4096".to_owned(), "tachyons".to_owned()]);
     room.write("qwen.nemo", to_bytes(&contents).expect("an artifact"));
     for line in [
         "nemort generate qwen.nemo --weights qwen --tokens 1",

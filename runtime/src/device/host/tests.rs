@@ -24,6 +24,7 @@ fn plan() -> Plan {
         weights: Vec::new(),
         states: Vec::new(),
         tables: Vec::new(),
+        workspace: None,
         programs: vec![program],
     }
 }

@@ -3,9 +3,9 @@
 use inkwell::IntPredicate;
 use inkwell::values::IntValue;
 
-use super::emit::{Any, Emit, Int, built};
+use super::{Any, Body, Int, built};
 
-impl<'c> Emit<'c, '_> {
+impl<'c> Body<'c, '_> {
     /// Runs `body` for `i` from `from` while below `to`, in steps of `step`, carrying values along.
     pub fn fold(
         &self,
@@ -17,7 +17,7 @@ impl<'c> Emit<'c, '_> {
         let (head, inside, after) = (self.block("head"), self.block("loop"), self.block("done"));
         built(self.builder.build_unconditional_branch(head));
         self.builder.position_at_end(head);
-        let index = built(self.builder.build_phi(self.context.i64_type(), ""));
+        let index = built(self.builder.build_phi(from.get_type(), ""));
         index.add_incoming(&[(&from, before)]);
         let carried: Vec<_> = initial
             .iter()
@@ -49,7 +49,7 @@ impl<'c> Emit<'c, '_> {
         self.step_by(from, to, 1, body);
     }
 
-    /// As [`Emit::each`], in steps of `step`.
+    /// As [`Body::each`], in steps of `step`.
     pub fn step_by(&self, from: Int<'c>, to: Int<'c>, step: u64, body: impl FnOnce(Int<'c>)) {
         self.fold((from, to, step), &[], |i, _| {
             body(i);
@@ -96,35 +96,6 @@ impl<'c> Emit<'c, '_> {
                 phi.as_basic_value()
             })
             .collect()
-    }
-
-    /// Covers `0 .. width` by whole registers and at most one shorter piece: `body` gets the first
-    /// column and the number of lanes in use.
-    pub fn columns(&self, width: u64, body: impl Fn(Int<'c>, u32)) {
-        self.fold_columns(width, &[], |column, lanes, _| {
-            body(column, lanes);
-            Vec::new()
-        });
-    }
-
-    /// As [`Emit::columns`], carrying values along.
-    pub fn fold_columns(
-        &self,
-        width: u64,
-        initial: &[Any<'c>],
-        body: impl Fn(Int<'c>, u32, &[Any<'c>]) -> Vec<Any<'c>>,
-    ) -> Vec<Any<'c>> {
-        let lanes = u64::from(self.width());
-        let whole = width / lanes * lanes;
-        let mut carried = initial.to_vec();
-        if whole > 0 {
-            let range = (self.int(0), self.int(whole), lanes);
-            carried = self.fold(range, &carried, |column, values| body(column, self.width(), values));
-        }
-        if whole < width {
-            carried = body(self.int(whole), (width - whole) as u32, &carried);
-        }
-        carried
     }
 
     fn here(&self) -> inkwell::basic_block::BasicBlock<'c> {
