@@ -11,6 +11,7 @@ mod head;
 pub mod host;
 mod linear;
 mod norm;
+pub mod nvptx;
 mod scan;
 pub mod spec;
 pub mod target;

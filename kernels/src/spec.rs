@@ -3,22 +3,44 @@
 use std::fmt;
 
 use nemo_ir::ops::{Attr, Attrs, Op, OperandKind};
+use nemo_ir::plan::Phase;
 use nemo_ir::types::{Dtype, Type};
 
-/// How a tensor lies in memory: its type, and the distance between its rows.
+/// How a tensor lies in memory: its type, the distance between its rows, and how well it is aligned.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Layout {
     /// Element type and shape.
     pub ty: Type,
     /// Elements from one row to the next; the width, except in views of a wider tensor.
     pub row_stride: u64,
+    /// Bytes that the first element's address is a multiple of: a power of two up to [`Layout::ALIGNED`]. CPU kernels
+    /// rely on an element's own alignment only.
+    pub align: u64,
 }
 
 impl Layout {
-    /// The layout without gaps.
+    /// The largest alignment that a kernel can make use of: the widest access of a GPU's thread.
+    pub const ALIGNED: u64 = 16;
+
+    /// The layout without gaps, aligned as an element is.
     pub fn dense(ty: Type) -> Self {
         let row_stride = ty.width().unwrap_or(1);
-        Self { ty, row_stride }
+        let align = ty.dtype.bytes();
+        Self { ty, row_stride, align }
+    }
+
+    /// With its first element at a multiple of so many bytes.
+    pub fn aligned(self, bytes: u64) -> Self {
+        Self { align: bytes.min(Self::ALIGNED), ..self }
+    }
+
+    /// Elements that one access can take from the start of any row, and from any multiple of as many: a power of two.
+    pub fn vector(&self) -> u32 {
+        let bytes = self.dtype().bytes();
+        let rows = 1_u64 << (self.row_stride * bytes).trailing_zeros().min(4);
+        let single = self.ty.shape.len() < 2;
+        let fits = if single { self.align } else { self.align.min(rows) };
+        (fits / bytes).max(1) as u32
     }
 
     /// Element type.
@@ -42,6 +64,28 @@ pub struct KernelSpec {
     pub operands: Vec<Layout>,
     /// Layouts of the results that are not states, in order.
     pub results: Vec<Layout>,
+    /// The steps that it is for, where its form depends on them: on a GPU. A CPU's kernels take every step.
+    pub steps: Option<Steps>,
+}
+
+/// A range of steps, as one program of a plan serves them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Steps {
+    /// Which program; in decode, T = R and row i belongs to sequence i.
+    pub phase: Phase,
+    /// Smallest T.
+    pub min_tokens: u64,
+    /// Largest T.
+    pub max_tokens: u64,
+    /// Largest R.
+    pub max_seqs: u64,
+}
+
+impl fmt::Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { phase, min_tokens, max_tokens, max_seqs } = self;
+        write!(f, "{} {min_tokens}..={max_tokens} of {max_seqs}", phase.name())
+    }
 }
 
 impl KernelSpec {
@@ -110,7 +154,10 @@ impl fmt::Display for KernelSpec {
         f.write_str(self.op.name)?;
         let layout = |layout: &Layout| {
             let dense = layout.ty.width().is_none_or(|width| width == layout.row_stride);
-            if dense { layout.ty.to_string() } else { format!("{} by {}", layout.ty, layout.row_stride) }
+            let stride = if dense { String::new() } else { format!(" by {}", layout.row_stride) };
+            let loose = self.steps.is_some() && layout.align < Layout::ALIGNED;
+            let align = if loose { format!(" at {}", layout.align) } else { String::new() };
+            format!("{}{stride}{align}", layout.ty)
         };
         for operand in &self.operands {
             write!(f, " {}", layout(operand))?;
@@ -123,6 +170,9 @@ impl fmt::Display for KernelSpec {
             let attrs =
                 self.op.attrs.iter().zip(&self.attrs).map(|(spec, attr)| format!("{}: {attr}", spec.name));
             write!(f, " {{{}}}", attrs.collect::<Vec<_>>().join(", "))?;
+        }
+        if let Some(steps) = &self.steps {
+            write!(f, " for {steps}")?;
         }
         Ok(())
     }

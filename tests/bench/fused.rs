@@ -200,7 +200,7 @@ fn spec(name: &str, attrs: Attrs, mut operands: Vec<Layout>) -> KernelSpec {
     let results = results(op, &attrs, &operands);
     let dense = |(index, ty)| op.superseded(index).is_none().then(|| Layout::dense(ty));
     let results = results.into_iter().enumerate().filter_map(dense).collect();
-    KernelSpec { op, attrs, operands, results }
+    KernelSpec { op, attrs, operands, results, steps: None }
 }
 
 fn results(op: ops::Op, attrs: &Attrs, operands: &[Layout]) -> Vec<Type> {
@@ -281,7 +281,7 @@ impl Comparison {
             {
                 // A view, as in a plan.
                 let of = args[0].clone();
-                let layout = Layout { ty: types[0].clone(), row_stride: of.layout.row_stride };
+                let layout = Layout { row_stride: of.layout.row_stride, ..Layout::dense(types[0].clone()) };
                 let offset = of.offset + offset * layout.dtype().bytes();
                 values.push(vec![Place { offset, layout, ..of }]);
                 continue;
@@ -300,7 +300,7 @@ impl Comparison {
                 own.push(place);
             }
             let symbol = format!("step{index}");
-            let spec = KernelSpec { op: step.op, attrs, operands: layouts, results: dense };
+            let spec = KernelSpec { op: step.op, attrs, operands: layouts, results: dense, steps: None };
             specs.push((symbol.clone(), spec));
             this.chain.push((symbol, args));
             values.push(own);

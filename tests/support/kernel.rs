@@ -310,7 +310,7 @@ fn spec_of(block: &Block, case: &Case) -> KernelSpec {
     let is_state =
         |ty: &&Type| !matches!(ty.shape[0], dim if dim == Symbol::S.into() || dim == Symbol::N.into());
     let results = results.iter().filter(is_state).map(|ty| Layout::dense(ty.clone())).collect();
-    KernelSpec { op, attrs: attrs.clone(), operands, results }
+    KernelSpec { op, attrs: attrs.clone(), operands, results, steps: None }
 }
 
 fn reals(tensor: &Tensor) -> Vec<f64> {

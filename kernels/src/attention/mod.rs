@@ -1,2 +1,3 @@
 //! RoPE, KV cache, attention.
 pub(crate) mod host;
+pub(crate) mod nvptx;

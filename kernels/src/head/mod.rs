@@ -1,2 +1,3 @@
 //! Embedding, row selection, sampling.
 pub(crate) mod host;
+pub(crate) mod nvptx;

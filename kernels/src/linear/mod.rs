@@ -1,2 +1,3 @@
 //! Products with weights, and residual addition.
 pub(crate) mod host;
+pub(crate) mod nvptx;

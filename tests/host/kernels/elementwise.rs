@@ -92,6 +92,7 @@ fn work_space_beyond_the_stack_is_refused() {
             ints(StepInput::SlotOut),
         ],
         results: vec![matrix(heads * head_dim)],
+        steps: None,
     };
     for target in targets() {
         let error = compile(&target, &[("k".to_owned(), spec.clone())], Listings::default()).unwrap_err();

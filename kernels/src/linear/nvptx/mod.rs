@@ -1,0 +1,17 @@
+//! Products with weights, and residual addition.
+
+use crate::nvptx::{Chain, Emit, Float, Kernel, Pointwise};
+use crate::spec::KernelSpec;
+use crate::target::Sm;
+
+pub(crate) fn kernel(_sm: Sm, _spec: &KernelSpec, _chain: &Chain) -> Result<Kernel, String> {
+    Err("the op has no generator".to_owned())
+}
+
+pub(crate) fn pointwise(op: &str) -> Option<Pointwise> {
+    (op == "add").then_some(add as Pointwise)
+}
+
+fn add<'c>(e: &Emit<'c, '_>, values: &[Float<'c>]) -> Float<'c> {
+    e.fadd(values[0], values[1])
+}
