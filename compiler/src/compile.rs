@@ -1,15 +1,19 @@
 //! The pipeline: lower, fuse, plan, check, generate code, package.
 
+use std::path::PathBuf;
+
 use nemo_ir::artifact::{self, ArtifactError, Contents};
 use nemo_ir::graph::Program;
 use nemo_ir::plan::Phase;
 use nemo_ir::types::Dtype;
 use nemo_ir::verify::verify_program;
 use nemo_kernels::host::{self, HostError, Listings, Object};
+use nemo_kernels::nvptx::{self, Module, NvptxError};
 use nemo_kernels::target::{Target, TargetError};
 use nemo_models::Model;
 use thiserror::Error;
 
+use crate::assemble::{AssembleError, Assembled, assemble};
 use crate::device::Device;
 use crate::fuse::{self, Explanation, FuseError};
 use crate::lower::{self, LowerError, LowerOptions};
@@ -43,6 +47,8 @@ pub struct CompileOptions {
     pub device: Option<Device>,
     /// Texts to keep beside the machine code.
     pub listings: Listings,
+    /// The assembler that turns the PTX of GPU targets into machine code, where that is wanted.
+    pub assembler: Option<PathBuf>,
 }
 
 impl CompileOptions {
@@ -57,6 +63,7 @@ impl CompileOptions {
             fusion: saturate::Options::default(),
             device: None,
             listings: Listings::default(),
+            assembler: None,
         }
     }
 }
@@ -76,11 +83,8 @@ impl Compiled {
     /// The artifact; equal inputs give equal bytes.
     ///
     /// # Errors
-    /// [`CompileError::Artifact`]; [`CompileError::Target`] where a target has no kernels to put into it.
+    /// [`CompileError::Artifact`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, CompileError> {
-        if let Some(target) = self.targets.iter().find(|target| target.object.is_none()) {
-            return Err(TargetError::NoGenerators { name: target.target.to_string() }.into());
-        }
         Ok(artifact::to_bytes(&self.contents)?)
     }
 }
@@ -96,8 +100,17 @@ pub struct CompiledTarget {
     pub planned: Planned,
     /// What fusion bought.
     pub explanation: Explanation,
-    /// Machine code, and its texts where asked for; none for a target without kernel generators.
-    pub object: Option<Object>,
+    /// The kernels, once they are generated.
+    pub code: Option<Code>,
+}
+
+/// The kernels of a target, and their texts where asked for.
+#[derive(Debug, Clone)]
+pub enum Code {
+    /// A CPU's.
+    Host(Object),
+    /// A GPU's, and their machine code where it was asked for.
+    Gpu(Module, Option<Assembled>),
 }
 
 /// Why a model was not compiled.
@@ -154,6 +167,12 @@ pub enum CompileError {
     /// No code for a kernel.
     #[error(transparent)]
     Host(#[from] HostError),
+    /// No code for a kernel of a GPU.
+    #[error(transparent)]
+    Nvptx(#[from] NvptxError),
+    /// PTX that could not be assembled.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
     /// Contents that cannot become an artifact.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
@@ -192,7 +211,7 @@ pub struct PlannedModel {
     pub activations: Dtype,
 }
 
-/// Lowers, fuses and plans a model. No code is generated, so targets without kernel generators are welcome.
+/// Lowers, fuses and plans a model, and generates no code.
 ///
 /// # Errors
 /// [`CompileError`].
@@ -228,11 +247,17 @@ pub fn compile(
 ) -> Result<Compiled, CompileError> {
     let PlannedModel { programs, mut targets, activations } = plan_for(model, options, progress)?;
     for planned in &mut targets {
-        if let Target::Host(host) = &planned.target {
-            let kernels = &planned.planned.kernels;
-            progress(&Stage::Codegen { target: host.to_string(), kernels: kernels.len() });
-            planned.object = Some(host::compile(host, kernels, options.listings)?);
-        }
+        let kernels = &planned.planned.kernels;
+        progress(&Stage::Codegen { target: planned.target.to_string(), kernels: kernels.len() });
+        planned.code = Some(match &planned.target {
+            Target::Host(host) => Code::Host(host::compile(host, kernels, options.listings)?),
+            Target::Gpu(sm) => {
+                let module = nvptx::compile(*sm, kernels, options.listings.llvm)?;
+                let assembler = options.assembler.as_ref();
+                let assembled = assembler.map(|ptxas| assemble(ptxas, *sm, &module.ptx)).transpose()?;
+                Code::Gpu(module, assembled)
+            }
+        });
     }
     let contents = package::contents(model, activations, &targets)?;
     Ok(Compiled { programs, targets, contents })
@@ -292,7 +317,7 @@ fn plan_target(
     let device = device(target, options)?;
     let (programs, reports): (Vec<_>, Vec<_>) =
         fuse::fuse(programs, &device, sizes, options.fusion)?.into_iter().unzip();
-    let planned = plan::plan(model, &programs, &name, sizes)?;
+    let planned = plan::plan(model, &programs, target, sizes)?;
     check(&programs, &planned)?;
     let explanation = Explanation {
         model: model.name.clone(),
@@ -303,7 +328,7 @@ fn plan_target(
         numerics: options.fusion.numerics,
         programs: reports,
     };
-    Ok(CompiledTarget { target: target.clone(), programs, planned, explanation, object: None })
+    Ok(CompiledTarget { target: target.clone(), programs, planned, explanation, code: None })
 }
 
 fn sizes(model: &Model, options: &CompileOptions) -> Result<PlanOptions, CompileError> {

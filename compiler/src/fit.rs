@@ -2,6 +2,7 @@
 
 use nemo_ir::plan::{Phase, Placement, Plan, StateUnit, Weight};
 use nemo_ir::step::PAGE_TOKENS;
+use nemo_kernels::target::{Target, TargetError};
 use nemo_models::Model;
 use serde::Serialize;
 use thiserror::Error;
@@ -119,6 +120,9 @@ pub enum FitError {
     /// Blocks that cannot be fused: a mistake in the compiler.
     #[error("fusion failed, which is a mistake in nemoc: {0}")]
     Fuse(#[from] FuseError),
+    /// A device that runs no known target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// Values that cannot be laid out.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -141,7 +145,8 @@ pub fn fit(
         Phase::ALL.iter().map(|phase| lower(model, *phase, lowering)).collect::<Result<Vec<_>, _>>()?;
     let fused = fuse(&programs, device, sizes, saturate::Options::default())?;
     let programs: Vec<_> = fused.into_iter().map(|(program, _)| program).collect();
-    let planned = plan(model, &programs, &device.target, sizes).map_err(as_fit_spells_it)?;
+    let target = Target::parse(&device.target)?;
+    let planned = plan(model, &programs, &target, sizes).map_err(as_fit_spells_it)?;
     let need = need(&planned.plan, model.dtype.bytes(), reserve);
     let powers = (0..=MAX_DEVICES.ilog2()).map(|power| 1_u64 << power);
     Ok(Fit {

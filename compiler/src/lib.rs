@@ -3,6 +3,7 @@
 //! [`compile()`] runs the pipeline, [`plan_for`] the part of it before code; each stage is a module of its own and can be called alone. Nothing here runs a
 //! model or reads its weights.
 
+pub mod assemble;
 #[cfg(target_arch = "x86_64")]
 pub mod calibrate;
 mod compile;
@@ -17,6 +18,6 @@ pub mod plan;
 pub mod saturate;
 
 pub use compile::{
-    CompileError, CompileOptions, Compiled, CompiledTarget, MAX_CHUNK, MAX_SEQS, PlannedModel, Progress,
-    Stage, compile, lower_phases, plan_for,
+    Code, CompileError, CompileOptions, Compiled, CompiledTarget, MAX_CHUNK, MAX_SEQS, PlannedModel,
+    Progress, Stage, compile, lower_phases, plan_for,
 };

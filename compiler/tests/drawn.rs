@@ -10,6 +10,7 @@ use nemo_ir::interp::{Numerics, Outputs, Sequence, StateStore, Step, Tensor, run
 use nemo_ir::plan::Phase;
 use nemo_ir::types::Type;
 use nemo_ir::verify::verify_program;
+use nemo_kernels::target::Target;
 use nemo_models::Model;
 use nemoc::device::Device;
 use nemoc::fuse::fuse;
@@ -145,7 +146,8 @@ fn holds(
             return Err(format!("{} became dearer: {totals:?}", report.label()));
         }
     }
-    let planned = plan(model, &programs, &device.target, sizes).map_err(|error| error.to_string())?;
+    let planned = plan(model, &programs, &Target::parse(&device.target).unwrap(), sizes)
+        .map_err(|error| error.to_string())?;
     check(&programs, &planned).map_err(|error| error.to_string())?;
 
     let steps = steps(lengths, model.vocab);

@@ -74,19 +74,10 @@ impl Feature {
 pub enum TargetError {
     /// No such target.
     #[error(
-        "there is no target `{name}`; there are x86-64-v3, x86-64-v4 (with +avx512bf16 or +avx512vnni) and host; \
-         sm_86 and sm_90 are known, but have no kernel generators yet"
+        "there is no target `{name}`; there are x86-64-v3, x86-64-v4 (with +avx512bf16 or +avx512vnni) and host for CPUs, \
+         sm_86 and sm_90 for GPUs"
     )]
     Unknown {
-        /// The name as written.
-        name: String,
-    },
-    /// A GPU, for which no kernels can be generated.
-    #[error(
-        "target `{name}` has no kernel generators in this version, but --emit graph,fused,plan=DIR without -o shows its \
-         plan; the CPU targets are x86-64-v3, x86-64-v4 and host"
-    )]
-    NoGenerators {
         /// The name as written.
         name: String,
     },
@@ -108,9 +99,6 @@ pub enum TargetError {
     },
 }
 
-/// GPU targets that are known by name.
-pub const GPU_NAMES: [&str; 2] = [Sm::Sm86.name(), Sm::Sm90.name()];
-
 /// A compilation target.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -120,7 +108,7 @@ pub enum Target {
     Gpu(Sm),
 }
 
-/// A compute capability that graphs are fused and planned for.
+/// A compute capability that kernels are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Sm {
     /// A10G and other Ampere cards of compute capability 8.6.
@@ -130,6 +118,9 @@ pub enum Sm {
 }
 
 impl Sm {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Sm86, Self::Sm90];
+
     /// The name that NVIDIA gives it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -145,7 +136,7 @@ impl Target {
     /// # Errors
     /// [`TargetError`].
     pub fn parse(name: &str) -> Result<Self, TargetError> {
-        match [Sm::Sm86, Sm::Sm90].into_iter().find(|sm| sm.name() == name) {
+        match Sm::ALL.into_iter().find(|sm| sm.name() == name) {
             Some(sm) => Ok(Self::Gpu(sm)),
             None => HostTarget::parse(name).map(Self::Host),
         }
@@ -175,9 +166,6 @@ impl HostTarget {
     pub fn parse(name: &str) -> Result<Self, TargetError> {
         if name == "host" {
             return Self::detect();
-        }
-        if GPU_NAMES.contains(&name) {
-            return Err(TargetError::NoGenerators { name: name.to_owned() });
         }
         let unknown = || TargetError::Unknown { name: name.to_owned() };
         let mut words = name.split('+');

@@ -7,11 +7,11 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use nemo_ir::types::Dtype;
 use nemo_kernels::host::Listings;
-use nemo_kernels::target::{Target, TargetError};
+use nemo_kernels::target::Target;
 use nemoc::device::Device;
 use nemoc::saturate::law::Class;
 use nemoc::saturate::{self, Rules};
-use nemoc::{CompileOptions, Stage, compile, plan_for};
+use nemoc::{CompileOptions, Stage, assemble, compile};
 
 use super::emit::{self, Emit};
 use super::table::bytes;
@@ -52,7 +52,10 @@ pub(super) struct Args {
     /// Device whose facts choose the fusions: a name (see `nemoc targets`) or a file that `nemoc calibrate` wrote
     #[arg(long, value_name = "NAME|FILE")]
     device: Option<String>,
-    /// Write the texts of these stages (graph, fused, plan, llvm, asm) below a directory
+    /// Assemble the kernels of GPU targets too, with the `ptxas` on PATH: nothing is left for the driver to compile
+    #[arg(long)]
+    cubin: bool,
+    /// Write the texts of these stages (graph, fused, plan, llvm, ptx, asm) below a directory
     #[arg(long, value_name = "STAGE[,STAGE]=DIR", value_parser = Emit::parse)]
     emit: Option<Emit>,
     /// No progress and no summary
@@ -131,13 +134,11 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         return Err(CliError::EmptyTarget);
     }
     let targets = args.target.iter().map(|name| Target::parse(name)).collect::<Result<Vec<_>, _>>()?;
-    let only_texts = only_texts(args, &targets)?;
     let model = source::model(&args.model)?;
     let output = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.nemo", model.name)));
-    if only_texts.is_none() {
-        check_writable(&output)?;
-    }
+    check_writable(&output)?;
     let device = args.device.as_deref().map(Device::find).transpose()?;
+    let assembler = if args.cubin { Some(assemble::find()?) } else { None };
     let wants = |stage| args.emit.as_ref().is_some_and(|emit| emit.wants(stage));
     let options = CompileOptions {
         activations: args.activations.map(Dtype::from),
@@ -146,22 +147,12 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         chunk: args.chunk,
         fusion: fusion(args.rules, args.numerics),
         device,
+        assembler,
         listings: Listings { llvm: wants(emit::Stage::Llvm), asm: wants(emit::Stage::Asm) },
         ..CompileOptions::new(targets)
     };
 
     let bar = spinner(args.quiet);
-    if let (Some(target), Some(emit)) = (only_texts, &args.emit) {
-        // No code is asked for, and none is generated, of CPU targets beside it neither.
-        let planned = plan_for(&model, &options, &mut |stage| bar.set_message(describe(stage)));
-        bar.finish_and_clear();
-        let planned = planned?;
-        emit.write(&planned.programs, &planned.targets)?;
-        if !args.quiet {
-            eprintln!("wrote no artifact: target `{target}` has no kernel generators in this version");
-        }
-        return Ok(());
-    }
     let compiled = compile(&model, &options, &mut |stage| bar.set_message(describe(stage)));
     bar.finish_and_clear();
     let compiled = compiled?;
@@ -182,23 +173,6 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
         );
     }
     Ok(())
-}
-
-/// The first target that has no kernel generators, where texts of it are all that is asked for.
-///
-/// # Errors
-/// [`TargetError::NoGenerators`] where more is.
-fn only_texts(args: &Args, targets: &[Target]) -> Result<Option<String>, CliError> {
-    let Some(name) = targets.iter().find(|target| matches!(target, Target::Gpu(_))).map(Target::to_string)
-    else {
-        return Ok(None);
-    };
-    let texts = args.emit.as_ref().is_some_and(|emit| emit.needs_kernels().is_none());
-    if texts && args.output.is_none() {
-        Ok(Some(name))
-    } else {
-        Err(TargetError::NoGenerators { name }.into())
-    }
 }
 
 /// A spinner with the stage and the time; nothing where standard error is no terminal.

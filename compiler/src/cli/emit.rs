@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use nemo_ir::graph::Program;
-use nemo_kernels::host::Object;
-use nemoc::{CompiledTarget, plan};
+use nemoc::{Code, CompiledTarget, plan};
 
 use super::{CliError, write};
 
@@ -15,11 +14,12 @@ pub(super) enum Stage {
     Fused,
     Plan,
     Llvm,
+    Ptx,
     Asm,
 }
 
 impl Stage {
-    const ALL: [Self; 5] = [Self::Graph, Self::Fused, Self::Plan, Self::Llvm, Self::Asm];
+    const ALL: [Self; 6] = [Self::Graph, Self::Fused, Self::Plan, Self::Llvm, Self::Ptx, Self::Asm];
 
     fn name(self) -> &'static str {
         match self {
@@ -27,6 +27,7 @@ impl Stage {
             Self::Fused => "fused",
             Self::Plan => "plan",
             Self::Llvm => "llvm",
+            Self::Ptx => "ptx",
             Self::Asm => "asm",
         }
     }
@@ -56,18 +57,13 @@ impl Emit {
         Ok(Self { stages: stages.split(',').map(stage).collect::<Result<_, _>>()?, dir: PathBuf::from(dir) })
     }
 
-    /// The first stage that needs kernels, which targets without generators do not have.
-    pub(super) fn needs_kernels(&self) -> Option<&'static str> {
-        self.stages.iter().find(|stage| matches!(stage, Stage::Llvm | Stage::Asm)).map(|stage| stage.name())
-    }
-
     /// Whether a stage was asked for.
     pub(super) fn wants(&self, stage: Stage) -> bool {
         self.stages.contains(&stage)
     }
 
     /// Writes `graph/<phase>.txt`, `fused/<target>-<phase>-<first>-<last>.txt`, `plan/<target>.txt`,
-    /// `llvm/<target>.ll` and `asm/<target>.s`.
+    /// `llvm/<target>.ll`; of GPUs `ptx/<target>.ptx`, and of CPUs `asm/<target>.s`.
     pub(super) fn write(&self, programs: &[Program], targets: &[CompiledTarget]) -> Result<(), CliError> {
         for stage in Stage::ALL.into_iter().filter(|stage| self.wants(*stage)) {
             let dir = self.dir.join(stage.name());
@@ -87,8 +83,8 @@ impl Emit {
 /// File names and texts of a stage.
 fn texts(stage: Stage, programs: &[Program], targets: &[CompiledTarget]) -> Vec<(String, String)> {
     let targets = targets.iter();
-    let listing = |target: &CompiledTarget, of: fn(&Object) -> &Option<String>| {
-        target.object.as_ref().and_then(|object| of(object).clone()).unwrap_or_default()
+    let file = |target: &CompiledTarget, extension: &str, text: Option<String>| {
+        text.map(|text| (format!("{}.{extension}", target.target), text))
     };
     match stage {
         Stage::Graph => programs.iter().map(|p| (format!("{}.txt", p.phase.name()), p.to_string())).collect(),
@@ -99,7 +95,26 @@ fn texts(stage: Stage, programs: &[Program], targets: &[CompiledTarget]) -> Vec<
             })
             .collect(),
         Stage::Plan => targets.map(|t| (format!("{}.txt", t.target), plan::print(&t.planned.plan))).collect(),
-        Stage::Llvm => targets.map(|t| (format!("{}.ll", t.target), listing(t, |o| &o.llvm))).collect(),
-        Stage::Asm => targets.map(|t| (format!("{}.s", t.target), listing(t, |o| &o.asm))).collect(),
+        Stage::Llvm => targets
+            .filter_map(|t| {
+                let text = match t.code.as_ref()? {
+                    Code::Host(object) => object.llvm.clone(),
+                    Code::Gpu(module, _) => module.llvm.clone(),
+                };
+                file(t, "ll", text)
+            })
+            .collect(),
+        Stage::Ptx => targets
+            .filter_map(|t| match t.code.as_ref()? {
+                Code::Host(_) => None,
+                Code::Gpu(module, _) => file(t, "ptx", Some(module.ptx.clone())),
+            })
+            .collect(),
+        Stage::Asm => targets
+            .filter_map(|t| match t.code.as_ref()? {
+                Code::Host(object) => file(t, "s", object.asm.clone()),
+                Code::Gpu(..) => None,
+            })
+            .collect(),
     }
 }

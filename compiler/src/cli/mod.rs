@@ -102,6 +102,8 @@ enum CliError {
     #[error(transparent)]
     Target(#[from] TargetError),
     #[error(transparent)]
+    Assemble(#[from] nemoc::assemble::AssembleError),
+    #[error(transparent)]
     Device(#[from] DeviceError),
     #[error("{0}")]
     Diagnostics(Diagnostics),

@@ -1,6 +1,7 @@
 //! `nemoc targets`.
 
-use nemo_kernels::target::{GPU_NAMES, HostTarget};
+use nemo_kernels::nvptx::needs;
+use nemo_kernels::target::{HostTarget, Sm};
 use nemoc::device::Device;
 use serde_json::json;
 
@@ -20,7 +21,6 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let levels: Vec<HostTarget> = LEVELS.iter().filter_map(|name| HostTarget::parse(name).ok()).collect();
     let host = HostTarget::detect();
-    let no_generators = "no kernel generators in this version";
     if args.json {
         let mut list: Vec<_> = levels.iter().map(|target| facts(&target.to_string(), target)).collect();
         match &host {
@@ -29,10 +29,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
                 "name": "host", "kind": "host", "available": false, "why": error.to_string(),
             })),
         }
-        list.extend(GPU_NAMES.map(|name| {
+        list.extend(Sm::ALL.map(|sm| {
             json!({
-                "name": name, "kind": "cuda", "available": false, "why": no_generators,
-                "device": Device::for_target(name),
+                "name": sm.name(), "kind": "cuda", "available": true, "needs": needs(sm),
+                "device": Device::for_target(sm.name()),
             })
         }));
         return out_json(&list);
@@ -54,11 +54,12 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     rows.extend(levels.iter().map(|target| row(&target.to_string(), target)));
     rows.push(match &host {
         Ok(target) => row("host", target),
-        Err(error) => unavailable("host", "host", None, &error.to_string()),
+        Err(error) => without_lanes("host", "host", None, &error.to_string()),
     });
-    rows.extend(
-        GPU_NAMES.map(|name| unavailable(name, "cuda", Device::for_target(name).as_ref(), no_generators)),
-    );
+    rows.extend(Sm::ALL.map(|sm| {
+        let device = Device::for_target(sm.name());
+        without_lanes(sm.name(), "cuda", device.as_ref(), &needs(sm).to_string())
+    }));
     out(table(&rows))
 }
 
@@ -74,7 +75,7 @@ fn row(name: &str, target: &HostTarget) -> Vec<String> {
     row
 }
 
-fn unavailable(name: &str, kind: &str, device: Option<&Device>, why: &str) -> Vec<String> {
+fn without_lanes(name: &str, kind: &str, device: Option<&Device>, why: &str) -> Vec<String> {
     let mut row = vec![name.to_owned(), "-".to_owned(), kind.to_owned(), "-".to_owned()];
     row.extend(device_cells(device));
     row.push(why.to_owned());

@@ -1,6 +1,6 @@
 //! Device files: TOML to facts, with the line and the key of what is wrong.
 
-use nemo_kernels::target::{GPU_NAMES, HostTarget};
+use nemo_kernels::target::{HostTarget, Sm};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -161,7 +161,9 @@ impl Source<'_> {
         let target = value.get_ref();
         let level = |name: &str| HostTarget::parse(name).is_ok_and(|parsed| parsed.level().name() == name);
         let (known, wanted) = match kind {
-            Kind::Gpu => (GPU_NAMES.contains(&target.as_str()), "sm_86 or sm_90, since `kind` is gpu"),
+            Kind::Gpu => {
+                (Sm::ALL.iter().any(|sm| sm.name() == target.as_str()), "sm_86 or sm_90, since `kind` is gpu")
+            }
             Kind::Cpu => (level(target), "x86-64-v3 or x86-64-v4, without features, since `kind` is cpu"),
         };
         if known {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use nemo_ir::graph::{Block, Node, Value};
 use nemo_ir::ops::{Effect, Op};
 use nemo_ir::plan::{self, Arg, Launch};
-use nemo_kernels::spec::{KernelSpec, Layout};
+use nemo_kernels::spec::{KernelSpec, Layout, Steps};
 use petgraph::graph::NodeIndex;
 
 use super::bind::Bindings;
@@ -18,12 +18,13 @@ pub(super) fn launches(
     block: &Block,
     storages: &Storages,
     offsets: &Offsets,
+    steps: Option<Steps>,
     kernels: &mut Kernels,
     bindings: &mut Bindings<'_>,
 ) -> Result<plan::Block, PlanError> {
     let weights = block.weights().enumerate().map(|(n, (node, ..))| (node, n)).collect();
     let states = block.states().enumerate().map(|(n, (node, ..))| (node, n)).collect();
-    let places = Places { block, storages, offsets, weights, states };
+    let places = Places { block, storages, offsets, weights, states, gpu: steps.is_some() };
     let mut current: HashMap<Value, Value> = HashMap::new();
     let mut list = Vec::new();
     for index in block.order() {
@@ -49,9 +50,9 @@ pub(super) fn launches(
                 result_layouts.push(places.layout(value));
             }
         }
-        let spec =
-            KernelSpec { op, attrs: attrs.clone(), operands: operand_layouts, results: result_layouts };
-        list.push(Launch { kernel: kernels.intern(spec), op: op.name.to_owned(), args });
+        let (attrs, operands, results) = (attrs.clone(), operand_layouts, result_layouts);
+        let spec = KernelSpec { op, attrs, operands, results, steps };
+        list.push(Launch { kernel: kernels.intern(spec)?, op: op.name.to_owned(), args });
     }
     Ok(plan::Block { name: block.name.clone(), launches: list })
 }
@@ -62,6 +63,8 @@ struct Places<'a> {
     offsets: &'a Offsets,
     weights: HashMap<NodeIndex, usize>,
     states: HashMap<NodeIndex, usize>,
+    /// Whether a GPU holds them.
+    gpu: bool,
 }
 
 impl Places<'_> {
@@ -96,9 +99,20 @@ impl Places<'_> {
 
     fn layout(&self, value: Value) -> Layout {
         let dense = Layout::dense(self.block.ty(value));
+        if !self.gpu {
+            return self
+                .storages
+                .home(value)
+                .map_or(dense.clone(), |home| Layout { row_stride: home.row_stride, ..dense });
+        }
+        // Whatever a GPU holds begins at a multiple of 256 bytes, and buffers in its arena at one of the arena's alignment.
         match self.storages.home(value) {
-            Some(home) => Layout { row_stride: home.row_stride, ..dense },
-            None => dense,
+            Some(home) => {
+                let column = home.column * dense.dtype().bytes();
+                let align = if column == 0 { Layout::ALIGNED } else { 1 << column.trailing_zeros().min(4) };
+                Layout { row_stride: home.row_stride, ..dense }.aligned(align)
+            }
+            None => dense.aligned(Layout::ALIGNED),
         }
     }
 

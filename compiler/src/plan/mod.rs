@@ -15,9 +15,11 @@ use std::ops::RangeInclusive;
 
 use nemo_ir::graph;
 use nemo_ir::ops::{Op, Recipe, Source};
-use nemo_ir::plan::{Call, Kernel, Limits, Phase, Plan, Program};
+use nemo_ir::plan::{Call, Geometry, Kernel, Limits, Phase, Plan, Program, Workspace};
 use nemo_ir::types::Symbol;
-use nemo_kernels::spec::KernelSpec;
+use nemo_kernels::nvptx::{self, NvptxError};
+use nemo_kernels::spec::{KernelSpec, Steps};
+use nemo_kernels::target::{Sm, Target};
 use nemo_models::Model;
 use thiserror::Error;
 
@@ -120,6 +122,9 @@ pub enum PlanError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A kernel that a GPU has no generator for.
+    #[error(transparent)]
+    Kernel(#[from] NvptxError),
     /// A value where the planner cannot place one.
     #[error("`{op}` in block `{block}` {why}")]
     Op {
@@ -165,25 +170,53 @@ impl Extents {
 }
 
 /// The kernels asked for so far; equal specs are one kernel, in whichever block or program they stand.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kernels {
+    /// The GPU that they are for, if it is one.
+    gpu: Option<Sm>,
     list: Vec<(String, KernelSpec)>,
+    geometries: Vec<Option<Geometry>>,
     by_text: HashMap<String, usize>,
     per_op: HashMap<&'static str, usize>,
 }
 
 impl Kernels {
-    fn intern(&mut self, spec: KernelSpec) -> usize {
+    fn of(target: &Target) -> Self {
+        let gpu = match target {
+            Target::Host(_) => None,
+            Target::Gpu(sm) => Some(*sm),
+        };
+        Self {
+            gpu,
+            list: Vec::new(),
+            geometries: Vec::new(),
+            by_text: HashMap::new(),
+            per_op: HashMap::new(),
+        }
+    }
+
+    fn intern(&mut self, spec: KernelSpec) -> Result<usize, PlanError> {
         let text = spec.to_string();
         if let Some(index) = self.by_text.get(&text) {
-            return *index;
+            return Ok(*index);
         }
+        self.geometries.push(self.gpu.map(|sm| nvptx::geometry_of(sm, &spec)).transpose()?);
         let number = self.per_op.entry(spec.op.name).or_default();
         let symbol = format!("{}_{number}", spec.op.name);
         *number += 1;
         self.list.push((symbol, spec));
         self.by_text.insert(text, self.list.len() - 1);
-        self.list.len() - 1
+        Ok(self.list.len() - 1)
+    }
+
+    /// What the launches of a GPU share; `None` on a CPU.
+    fn workspace(&self) -> Option<Workspace> {
+        self.gpu?;
+        let all = self.geometries.iter().flatten();
+        Some(all.fold(Workspace::default(), |most, geometry| Workspace {
+            counters: most.counters.max(geometry.counters),
+            partials: most.partials.max(geometry.partials),
+        }))
     }
 }
 
@@ -195,18 +228,19 @@ impl Kernels {
 pub fn plan(
     model: &Model,
     programs: &[RangedProgram],
-    target: &str,
+    target: &Target,
     options: PlanOptions,
 ) -> Result<Planned, PlanError> {
-    let mut kernels = Kernels::default();
+    let mut kernels = Kernels::of(target);
     let mut bindings = bind::Bindings::new(model);
     let mut planned = Vec::with_capacity(programs.len());
     for program in programs {
         planned.push(plan_program(program, options, &mut kernels, &mut bindings)?);
     }
-    let names = kernels.list.iter();
+    let workspace = kernels.workspace();
+    let names = kernels.list.iter().zip(kernels.geometries);
     let plan = Plan {
-        target: target.to_owned(),
+        target: target.to_string(),
         limits: Limits {
             vocab: model.vocab,
             max_context: options.max_context,
@@ -214,17 +248,17 @@ pub fn plan(
             chunk: options.chunk,
         },
         kernels: names
-            .map(|(symbol, spec)| Kernel {
+            .map(|((symbol, spec), geometry)| Kernel {
                 symbol: symbol.clone(),
                 what: spec.to_string(),
                 args: spec.operands.len() + spec.results.len(),
-                geometry: None,
+                geometry,
             })
             .collect(),
         weights: bindings.weights,
         states: bindings.states,
         tables: bindings.tables,
-        workspace: None,
+        workspace,
         programs: planned,
     };
     Ok(Planned { plan, kernels: kernels.list })
@@ -245,6 +279,12 @@ fn plan_program(
         storages.push(storage::assign(program.phase, block, extents)?);
     }
     let crossings = place::crossings(&storages);
+    let steps = kernels.gpu.map(|_| Steps {
+        phase: program.phase,
+        min_tokens,
+        max_tokens: tokens,
+        max_seqs: extents.seqs,
+    });
     let mut arena_bytes = ALIGNMENT;
     let mut blocks = Vec::with_capacity(program.blocks.len());
     for (block, storages) in program.blocks.iter().zip(&storages) {
@@ -254,7 +294,7 @@ fn plan_program(
             return Err(too_large(program.phase, needed, tokens));
         };
         arena_bytes = arena_bytes.max(offsets.end);
-        blocks.push(launch::launches(block, storages, &offsets, kernels, bindings)?);
+        blocks.push(launch::launches(block, storages, &offsets, steps, kernels, bindings)?);
     }
     let mut calls = Vec::with_capacity(program.calls.len());
     for call in &program.calls {

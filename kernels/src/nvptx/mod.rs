@@ -31,7 +31,7 @@ pub(crate) use crate::emit::{Any, Float, Int, Ptr};
 pub(crate) use elementwise::{Pointwise, pointwise};
 pub(crate) use emit::{Emit, SharedBytes};
 pub(crate) use memory::Written;
-pub use module::{Module, compile, needs};
+pub use module::{Module, arch, compile, needs};
 
 use crate::spec::KernelSpec;
 use crate::target::Sm;

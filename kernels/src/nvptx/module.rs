@@ -49,6 +49,11 @@ pub fn needs(sm: Sm) -> CudaNeeds {
     machine(sm).needs
 }
 
+/// The architecture that the target's PTX is for, as assemblers name it.
+pub fn arch(sm: Sm) -> &'static str {
+    machine(sm).cpu
+}
+
 /// Generates `(symbol, spec)` each into one module; `listing` keeps its LLVM IR.
 ///
 /// # Errors
