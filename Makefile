@@ -3,7 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test release lint bench
+.PHONY: help setup demo test ptxas release lint bench
 
 DEMO_MODEL := tests/golden/hybrid
 OUT := target/demo
@@ -21,7 +21,13 @@ demo: setup ## Compile a model of the repository for this CPU and generate text 
 	target/release/nemort generate $(OUT)/hybrid.nemo --weights $(DEMO_MODEL) --prompt "Tell me about the river."
 
 test: setup ## Run every test that needs no GPU
+	@tools/setup.sh --ptxas
 	cargo test --workspace --locked
+
+ptxas: setup ## Assemble the GPU kernels of every system, and write docs/gpu-kernels.md anew
+	@tools/setup.sh --ptxas
+	cargo run --release --locked -q -p nemo-tests --example gpu_kernels > target/gpu-kernels.md
+	mv target/gpu-kernels.md docs/gpu-kernels.md
 
 release: setup ## Build the release binaries and check what they promise
 	cargo build --release --locked -q -p nemoc -p nemort

@@ -5,4 +5,5 @@ pub mod commands;
 pub mod golden;
 pub mod kernel;
 mod native;
+pub mod ptxas;
 pub mod random;
