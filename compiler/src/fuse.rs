@@ -12,13 +12,15 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::cost::Situation;
-use crate::device::Device;
+use crate::device::{Device, Kind};
 use crate::plan::{PlanOptions, RangedProgram};
 use crate::saturate::law::Class;
 use crate::saturate::{self, BlockReport, Fused, Options, Totals};
 
 /// Where ranges of decode steps end: one sequence, a few, as many as a tile of rows takes, all.
-const DECODE_ENDS: [u64; 4] = [1, 8, 64, u64::MAX];
+const DECODE_ENDS: &[u64] = &[1, 8, 64, u64::MAX];
+/// The same on a GPU, whose products stream weights past up to 16 rows and tile them above.
+const GPU_DECODE_ENDS: &[u64] = &[1, 8, 16, 64, u64::MAX];
 
 /// The explanation of one target's programs: entry `explain/<target>.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,7 +113,7 @@ pub enum FuseError {
 
 /// Fuses the programs of a model for one device: a program per phase and range, and what was bought.
 ///
-/// Neighbouring ranges that come to the same blocks are one. An intermediate that is rounded in one range is rounded
+/// On a CPU, neighbouring ranges that come to the same blocks are one. An intermediate that is rounded in one range is rounded
 /// in all: where ranges would differ in that, the block keeps every rounding, so that the number of sequences in a
 /// step decides no bit.
 ///
@@ -126,7 +128,7 @@ pub fn fuse(
     let situations: Vec<(&Program, RangeInclusive<u64>, Situation<'_>)> = programs
         .iter()
         .flat_map(|program| {
-            ranges(program.phase, sizes).into_iter().map(move |range| {
+            ranges(program.phase, device.kind, sizes).into_iter().map(move |range| {
                 let at = match program.phase {
                     Phase::Decode => {
                         let at = Situation::decode(device, *range.end());
@@ -164,7 +166,9 @@ pub fn fuse(
             blocks: reports.into_iter().enumerate().map(|(n, report)| (calls(n), report)).collect(),
         };
         let program = Program { phase: program.phase, blocks, calls: program.calls.clone() };
+        // On a GPU equal graphs are other kernels in another range.
         if let Some((last, reported)) = fused.last_mut()
+            && device.kind == Kind::Cpu
             && last.program == program
         {
             last.tokens = *last.tokens.start()..=*range.end();
@@ -187,13 +191,17 @@ fn one(block: &Block, at: &Situation<'_>, options: Options) -> Result<Fused, Fus
 }
 
 /// The ranges of T that a phase is planned for.
-fn ranges(phase: Phase, sizes: PlanOptions) -> Vec<RangeInclusive<u64>> {
+fn ranges(phase: Phase, kind: Kind, sizes: PlanOptions) -> Vec<RangeInclusive<u64>> {
     match phase {
         Phase::Prefill => vec![1..=sizes.chunk],
         Phase::Decode => {
             let mut first = 1;
             let mut ranges = Vec::new();
-            for end in DECODE_ENDS.map(|end| end.min(sizes.max_seqs)) {
+            let ends = match kind {
+                Kind::Cpu => DECODE_ENDS,
+                Kind::Gpu => GPU_DECODE_ENDS,
+            };
+            for end in ends.iter().map(|end| *end.min(&sizes.max_seqs)) {
                 if end >= first {
                     ranges.push(first..=end);
                     first = end + 1;
