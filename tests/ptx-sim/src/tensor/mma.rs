@@ -101,24 +101,55 @@ pub fn mma(kind: MmaKind, a: &[Lanes], b: &[Lanes], c: &[Lanes]) -> [Lanes; 4] {
     }
 }
 
-type Tile<T> = [[T; 8]; 16];
+/// A block of 16 rows and 8 columns.
+pub(super) type Tile = [[f32; 8]; 16];
 
-fn f32_tile(c: &[Lanes], product: impl FnOnce(&mut Tile<f32>)) -> [Lanes; 4] {
+/// Adds `left right` to `sums`, in the order of k. Four rows at a time keep their sums in vector registers.
+pub(super) fn accumulate<const K: usize>(left: &[[f32; K]; 16], right: &[[f32; 8]; K], sums: &mut Tile) {
+    for (rows, cells) in left.as_chunks::<4>().0.iter().zip(sums.as_chunks_mut::<4>().0) {
+        let mut block = *cells;
+        for (k, terms) in right.iter().enumerate() {
+            for (row, sum) in rows.iter().zip(&mut block) {
+                for (cell, term) in sum.iter_mut().zip(terms) {
+                    *cell += row[k] * term;
+                }
+            }
+        }
+        *cells = block;
+    }
+}
+
+/// Applies `product` to the tile that four registers of f32 accumulators hold.
+pub(super) fn f32_tile(c: &[Lanes], product: impl FnOnce(&mut Tile)) -> [Lanes; 4] {
     let mut sums = [[0.0; 8]; 16];
-    for (register, lanes) in c[..4].iter().enumerate() {
-        for (lane, &bits) in lanes.iter().enumerate() {
-            sums[lane / 4 + 8 * (register / 2)][2 * (lane % 4) + register % 2] = f32::from_bits(bits);
+    for (half, registers) in c[..4].as_chunks::<2>().0.iter().enumerate() {
+        let [even, odd] = registers.each_ref().map(|register| register.as_chunks::<4>().0);
+        for (row, (even, odd)) in sums[8 * half..8 * half + 8].iter_mut().zip(even.iter().zip(odd)) {
+            for (pair, bits) in row.as_chunks_mut().0.iter_mut().zip(even.iter().zip(odd)) {
+                *pair = [f32::from_bits(*bits.0), f32::from_bits(*bits.1)];
+            }
         }
     }
     product(&mut sums);
-    std::array::from_fn(|register| {
-        std::array::from_fn(|lane| {
-            float::f32_bits(sums[lane / 4 + 8 * (register / 2)][2 * (lane % 4) + register % 2])
-        })
-    })
+    scatter(&sums, |_, _, sum| float::f32_bits(sum))
 }
 
-fn f16_tile(c: &[Lanes], product: impl FnOnce(&mut Tile<f32>)) -> [Lanes; 4] {
+/// Registers of a tile; `bits` gets register, lane and element.
+fn scatter(sums: &Tile, bits: impl Fn(usize, usize, f32) -> u32) -> [Lanes; 4] {
+    let mut registers = [[0; 32]; 4];
+    for (half, rows) in sums.as_chunks::<8>().0.iter().enumerate() {
+        for (group, row) in rows.iter().enumerate() {
+            for (thread, [even, odd]) in row.as_chunks::<2>().0.iter().enumerate() {
+                let lane = 4 * group + thread;
+                registers[2 * half][lane] = bits(2 * half, lane, *even);
+                registers[2 * half + 1][lane] = bits(2 * half + 1, lane, *odd);
+            }
+        }
+    }
+    registers
+}
+
+fn f16_tile(c: &[Lanes], product: impl FnOnce(&mut Tile)) -> [Lanes; 4] {
     let mut sums = [[0.0; 8]; 16];
     for (register, lanes) in c[..2].iter().enumerate() {
         for (lane, &bits) in lanes.iter().enumerate() {
@@ -138,14 +169,14 @@ fn f16_tile(c: &[Lanes], product: impl FnOnce(&mut Tile<f32>)) -> [Lanes; 4] {
     })
 }
 
-fn half_product<const K: usize>(half: Half, a: &[Lanes], b: &[Lanes], sums: &mut Tile<f32>) {
+fn half_product<const K: usize>(half: Half, a: &[Lanes], b: &[Lanes], sums: &mut Tile) {
     match half {
         Half::F16 => float_product::<K, 2>(|bits| float::unpack(bits).map(float::f16_to_f32), a, b, sums),
         Half::Bf16 => float_product::<K, 2>(|bits| float::unpack(bits).map(float::bf16_to_f32), a, b, sums),
     }
 }
 
-fn tf32_product<const K: usize>(a: &[Lanes], b: &[Lanes], sums: &mut Tile<f32>) {
+fn tf32_product<const K: usize>(a: &[Lanes], b: &[Lanes], sums: &mut Tile) {
     float_product::<K, 1>(|bits| [float::tf32_to_f32(bits)], a, b, sums);
 }
 
@@ -154,43 +185,36 @@ fn float_product<const K: usize, const E: usize>(
     widen: impl Fn(u32) -> [f32; E] + Copy,
     a: &[Lanes],
     b: &[Lanes],
-    sums: &mut Tile<f32>,
+    sums: &mut Tile,
 ) {
-    let left = gather_a::<f32, K, E>(widen, a);
-    let right = gather_b::<f32, K, E>(widen, b);
-    for (row, sum) in left.iter().zip(sums) {
-        for (&factor, terms) in row.iter().zip(&right) {
-            for (cell, term) in sum.iter_mut().zip(terms) {
-                *cell += factor * term;
-            }
-        }
-    }
+    accumulate(&gather_a::<K, E>(widen, a), &gather_b::<K, E>(widen, b), sums);
 }
 
-fn gather_a<T: Copy + Default, const K: usize, const E: usize>(
-    widen: impl Fn(u32) -> [T; E],
+/// A as rows.
+pub(super) fn gather_a<const K: usize, const E: usize>(
+    widen: impl Fn(u32) -> [f32; E],
     a: &[Lanes],
-) -> [[T; K]; 16] {
-    let mut matrix = [[T::default(); K]; 16];
+) -> [[f32; K]; 16] {
+    let mut matrix = [[0.0; K]; 16];
     for (register, lanes) in a[..K / (2 * E)].iter().enumerate() {
-        for (lane, &bits) in lanes.iter().enumerate() {
-            let column = E * (lane % 4) + 4 * E * (register / 2);
-            matrix[lane / 4 + 8 * (register % 2)][column..column + E].copy_from_slice(&widen(bits));
+        let (top, left) = (8 * (register % 2), 4 * E * (register / 2));
+        for (row, group) in matrix[top..top + 8].iter_mut().zip(lanes.as_chunks::<4>().0) {
+            for (elements, &bits) in row[left..left + 4 * E].as_chunks_mut::<E>().0.iter_mut().zip(group) {
+                *elements = widen(bits);
+            }
         }
     }
     matrix
 }
 
-fn gather_b<T: Copy + Default, const K: usize, const E: usize>(
-    widen: impl Fn(u32) -> [T; E],
-    b: &[Lanes],
-) -> [[T; 8]; K] {
-    let mut matrix = [[T::default(); 8]; K];
-    for (register, lanes) in b[..K / (4 * E)].iter().enumerate() {
-        for (lane, &bits) in lanes.iter().enumerate() {
-            let row = E * (lane % 4) + 4 * E * register;
-            for (element, value) in widen(bits).into_iter().enumerate() {
-                matrix[row + element][lane / 4] = value;
+fn gather_b<const K: usize, const E: usize>(widen: impl Fn(u32) -> [f32; E], b: &[Lanes]) -> [[f32; 8]; K] {
+    let mut matrix = [[0.0; 8]; K];
+    for (rows, lanes) in matrix.chunks_exact_mut(4 * E).zip(b) {
+        for (column, group) in lanes.as_chunks::<4>().0.iter().enumerate() {
+            for (lines, &bits) in rows.as_chunks_mut::<E>().0.iter_mut().zip(group) {
+                for (line, value) in lines.iter_mut().zip(widen(bits)) {
+                    line[column] = value;
+                }
             }
         }
     }
@@ -198,26 +222,17 @@ fn gather_b<T: Copy + Default, const K: usize, const E: usize>(
 }
 
 fn int_tile<const K: usize>(int: Int8, a: &[Lanes], b: &[Lanes], c: &[Lanes]) -> [Lanes; 4] {
-    let left = gather_a::<i32, K, 4>(|bits| bytes(bits, int.a_signed), a);
-    let right = gather_b::<i32, K, 4>(|bits| bytes(bits, int.b_signed), b);
-    // 32 products of bytes stay far below 2^31, so only the addition of C can overflow.
-    let mut sums: Tile<i32> = [[0; 8]; 16];
-    for (row, sum) in left.iter().zip(&mut sums) {
-        for (&factor, terms) in row.iter().zip(&right) {
-            for (cell, term) in sum.iter_mut().zip(terms) {
-                *cell += factor * term;
-            }
-        }
-    }
-    std::array::from_fn(|register| {
-        std::array::from_fn(|lane| {
-            let sum = sums[lane / 4 + 8 * (register / 2)][2 * (lane % 4) + register % 2];
-            let start = c[register][lane] as i32;
-            (if int.saturate { start.saturating_add(sum) } else { start.wrapping_add(sum) }) as u32
-        })
+    let left = gather_a::<K, 4>(|bits| bytes(bits, int.a_signed), a);
+    let right = gather_b::<K, 4>(|bits| bytes(bits, int.b_signed), b);
+    // 32 products of bytes stay below 2^24: sums in f32 are exact, and only the addition of C can overflow.
+    let mut sums = [[0.0; 8]; 16];
+    accumulate(&left, &right, &mut sums);
+    scatter(&sums, |register, lane, sum| {
+        let (start, sum) = (c[register][lane] as i32, sum as i32);
+        (if int.saturate { start.saturating_add(sum) } else { start.wrapping_add(sum) }) as u32
     })
 }
 
-fn bytes(bits: u32, signed: bool) -> [i32; 4] {
-    bits.to_le_bytes().map(|byte| if signed { i32::from(byte as i8) } else { i32::from(byte) })
+fn bytes(bits: u32, signed: bool) -> [f32; 4] {
+    bits.to_le_bytes().map(|byte| if signed { f32::from(byte as i8) } else { f32::from(byte) })
 }

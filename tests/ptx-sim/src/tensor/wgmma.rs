@@ -9,9 +9,9 @@
 //! Arithmetic is that of [`mma`](super::mma): products added one by one in the order of k, beginning with the
 //! accumulator, or with zero without `scale-d`.
 
-use super::Lanes;
 use super::float::{self, Half};
 use super::swizzle::Swizzle;
+use super::{Lanes, mma};
 
 /// Columns of the product, a multiple of 8 up to 256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -224,56 +224,31 @@ pub fn wgmma<E>(
 ) -> Result<(), E> {
     let registers = op.columns.registers();
     assert_eq!(d.len(), 4 * registers, "accumulators of four warps");
-    let mut left = [[0.0f32; 16]; 64];
+    // A by warps, B by panels of eight columns: each pair is one product as `mma.m16n8k16` makes it, and its
+    // part of the accumulators is laid out as that instruction has it.
+    let mut left = [[[0.0f32; 16]; 16]; 4];
     match op.a {
-        Left::Registers(a) => gather_a(op.half, a, &mut left),
+        Left::Registers(a) => {
+            for (rows, registers) in left.iter_mut().zip(a.as_chunks::<4>().0) {
+                let widen = |bits| float::unpack(bits).map(|element| op.half.widen(element));
+                *rows = mma::gather_a::<16, 2>(widen, registers);
+            }
+        }
         Left::Shared(operand) => {
-            operand.read(64, &mut read, |i, k, bits| left[i][k] = op.half.widen(bits))?;
+            operand.read(64, &mut read, |i, k, bits| left[i / 16][i % 16][k] = op.half.widen(bits))?;
         }
     }
-    let mut right = [[0.0f32; 256]; 16];
-    op.b.read(op.columns.get(), &mut read, |j, k, bits| right[k][j] = op.half.widen(bits))?;
+    let mut right = [[[0.0f32; 8]; 16]; 32];
+    op.b.read(op.columns.get(), &mut read, |j, k, bits| right[j / 8][k][j % 8] = op.half.widen(bits))?;
     if op.a_sign != op.b_sign {
         // Two signs cancel; one negates every product, which negating one operand does exactly.
-        left.as_flattened_mut().iter_mut().for_each(|value| *value = -*value);
+        left.as_flattened_mut().as_flattened_mut().iter_mut().for_each(|value| *value = -*value);
     }
-    for (warp, accumulators) in d.chunks_exact_mut(registers).enumerate() {
-        for row in 0..16 {
-            multiply_row(op, &left[16 * warp + row], &right, row, accumulators);
+    for (rows, warp) in left.iter().zip(d.chunks_exact_mut(registers)) {
+        for (panel, part) in right.iter().zip(warp.as_chunks_mut::<4>().0) {
+            let start = if op.accumulate { *part } else { [[0; 32]; 4] };
+            *part = mma::f32_tile(&start, |sums| mma::accumulate(rows, panel, sums));
         }
     }
     Ok(())
-}
-
-/// One row of the product: gathered from the accumulators of a warp, and put back.
-fn multiply_row(op: &Wgmma<'_>, left: &[f32; 16], right: &[[f32; 256]; 16], row: usize, warp: &mut [Lanes]) {
-    let mut sums = [0.0f32; 256];
-    let sums = &mut sums[..op.columns.get()];
-    let half = row / 8;
-    let lane = |column: usize| 4 * (row % 8) + column % 8 / 2;
-    let register = |column: usize| column / 8 * 4 + 2 * half + column % 2;
-    if op.accumulate {
-        for (column, sum) in sums.iter_mut().enumerate() {
-            *sum = f32::from_bits(warp[register(column)][lane(column)]);
-        }
-    }
-    for (&factor, terms) in left.iter().zip(right) {
-        for (sum, term) in sums.iter_mut().zip(terms) {
-            *sum += factor * term;
-        }
-    }
-    for (column, &sum) in sums.iter().enumerate() {
-        warp[register(column)][lane(column)] = float::f32_bits(sum);
-    }
-}
-
-fn gather_a(half: Half, a: &[Lanes; 16], left: &mut [[f32; 16]; 64]) {
-    for (index, lanes) in a.iter().enumerate() {
-        let (warp, register) = (index / 4, index % 4);
-        for (lane, &bits) in lanes.iter().enumerate() {
-            let column = 2 * (lane % 4) + 8 * (register / 2);
-            let row = &mut left[16 * warp + lane / 4 + 8 * (register % 2)];
-            [row[column], row[column + 1]] = float::unpack(bits).map(|element| half.widen(element));
-        }
-    }
 }

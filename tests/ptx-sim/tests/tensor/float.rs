@@ -181,7 +181,7 @@ fn half_fma_rounds_once() {
     let mut random = Random(3);
     for _ in 0..300_000 {
         let [a, b, c] = [(); 3].map(|()| random.next() as u16);
-        let [x, y, z] = [a, b, c].map(|bits| f16::from_bits(bits));
+        let [x, y, z] = [a, b, c].map(f16::from_bits);
         if !(x.is_finite() && y.is_finite() && z.is_finite()) {
             continue;
         }
