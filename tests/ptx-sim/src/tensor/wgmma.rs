@@ -6,7 +6,7 @@
 //! * A in registers is, in each warp, the A fragment of `mma.m16n8k16` of the warp's 16 rows;
 //! * operands in shared memory are described by a [`Descriptor`]; its layouts are in [`Operand::address`].
 //!
-//! Arithmetic is that of [`mma`](super::mma): products added one by one in the order of k, beginning with the
+//! Arithmetic is that of [`mma`]: products added one by one in the order of k, beginning with the
 //! accumulator, or with zero without `scale-d`.
 
 use super::float::{self, Half};
