@@ -52,6 +52,39 @@ pub enum MmaKind {
 }
 
 impl MmaKind {
+    /// The product of an instruction by its modifiers, as `["m16n8k16", "row", "col", "f32", "bf16", "bf16",
+    /// "f32"]`, with `"satfinite"` before the types or without.
+    pub fn from_modifiers(modifiers: &[&str]) -> Option<Self> {
+        let (shape, rest) = match modifiers {
+            [shape, "row", "col", rest @ ..] => (*shape, rest),
+            _ => return None,
+        };
+        let (saturate, types) = match rest {
+            ["satfinite", types @ ..] => (true, types),
+            types => (false, types),
+        };
+        if let ["s32", a @ ("s8" | "u8"), b @ ("s8" | "u8"), "s32"] = types {
+            let int = Int8 { a_signed: *a == "s8", b_signed: *b == "s8", saturate };
+            return match shape {
+                "m16n8k16" => Some(Self::Int8K16(int)),
+                "m16n8k32" => Some(Self::Int8K32(int)),
+                _ => None,
+            };
+        }
+        match (shape, types) {
+            _ if saturate => None,
+            ("m16n8k8", ["f32", "f16", "f16", "f32"]) => Some(Self::HalfK8(Half::F16)),
+            ("m16n8k8", ["f32", "bf16", "bf16", "f32"]) => Some(Self::HalfK8(Half::Bf16)),
+            ("m16n8k16", ["f32", "f16", "f16", "f32"]) => Some(Self::HalfK16(Half::F16)),
+            ("m16n8k16", ["f32", "bf16", "bf16", "f32"]) => Some(Self::HalfK16(Half::Bf16)),
+            ("m16n8k8", ["f16", "f16", "f16", "f16"]) => Some(Self::F16AccK8),
+            ("m16n8k16", ["f16", "f16", "f16", "f16"]) => Some(Self::F16AccK16),
+            ("m16n8k4", ["f32", "tf32", "tf32", "f32"]) => Some(Self::Tf32K4),
+            ("m16n8k8", ["f32", "tf32", "tf32", "f32"]) => Some(Self::Tf32K8),
+            _ => None,
+        }
+    }
+
     /// Registers a lane of A.
     pub const fn a_registers(self) -> usize {
         2 * self.b_registers()

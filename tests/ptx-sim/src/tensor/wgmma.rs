@@ -9,6 +9,8 @@
 //! Arithmetic is that of [`mma`]: products added one by one in the order of k, beginning with the
 //! accumulator, or with zero without `scale-d`.
 
+use std::ops::Range;
+
 use super::float::{self, Half};
 use super::swizzle::Swizzle;
 use super::{Lanes, mma};
@@ -156,26 +158,27 @@ impl Operand {
         swizzle.apply_from(start + of_chunk + line % 8 * span + line / 8 * of_group, base_offset)
     }
 
-    /// Reads `extent` rows of A, or columns of B, by 16 of k: element `k` of row `i` goes to `store(i, k, bits)`.
+    /// Reads rows of A, or columns of B, by 16 of k: element `k` of row `i`, counted from the first of `range`,
+    /// goes to `store(i, k, bits)`. Both ends of the range are multiples of 8.
     fn read<E>(
         &self,
-        extent: usize,
+        range: Range<usize>,
         mut read: impl FnMut(u32) -> Result<[u8; 16], E>,
         mut store: impl FnMut(usize, usize, u16),
     ) -> Result<(), E> {
         let (lines, chunks) = match self.major {
-            Major::K => (extent, 2),
-            Major::Mn => (16, extent / 8),
+            Major::K => (range.clone(), 0..2),
+            Major::Mn => (0..16, range.start / 8..range.end / 8),
         };
-        for line in 0..lines {
-            for chunk in 0..chunks {
+        for line in lines {
+            for chunk in chunks.clone() {
                 let bytes = read(self.address(line as u32, chunk as u32))?;
                 for (element, pair) in bytes.as_chunks().0.iter().enumerate() {
                     let (i, k) = match self.major {
                         Major::K => (line, 8 * chunk + element),
                         Major::Mn => (8 * chunk + element, line),
                     };
-                    store(i, k, u16::from_le_bytes(*pair));
+                    store(i - range.start, k, u16::from_le_bytes(*pair));
                 }
             }
         }
@@ -186,8 +189,8 @@ impl Operand {
 /// Where A comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum Left<'a> {
-    /// Four registers of each of the four warps: warp `w`, register `r` at `4 w + r`.
-    Registers(&'a [Lanes; 16]),
+    /// Four registers of the warp at hand.
+    Registers(&'a [Lanes; 4]),
     /// Shared memory.
     Shared(Operand),
 }
@@ -211,44 +214,40 @@ pub struct Wgmma<'a> {
     pub b_sign: Sign,
 }
 
-/// Executes one instruction. The accumulator of warp `w`, register `r` is at `w n + r` of `d`, with `n` =
-/// [`Columns::registers`]. `read` gets 16 bytes at an address of shared memory; every chunk of an operand in
-/// shared memory is read once.
+/// Executes one instruction as far as one of the four warps is concerned: its 16 rows of A and D, and all of B.
+/// `d` are the accumulators of the warp. `read` gets 16 bytes at an address of shared memory; every chunk is
+/// read once. (A card reads B once for all four warps.)
 ///
 /// # Panics
-/// If `d` has another length than four times [`Columns::registers`].
+/// If `warp` is not below 4 or `d` has another length than [`Columns::registers`].
 pub fn wgmma<E>(
     op: &Wgmma<'_>,
+    warp: usize,
     d: &mut [Lanes],
     mut read: impl FnMut(u32) -> Result<[u8; 16], E>,
 ) -> Result<(), E> {
-    let registers = op.columns.registers();
-    assert_eq!(d.len(), 4 * registers, "accumulators of four warps");
-    // A by warps, B by panels of eight columns: each pair is one product as `mma.m16n8k16` makes it, and its
-    // part of the accumulators is laid out as that instruction has it.
-    let mut left = [[[0.0f32; 16]; 16]; 4];
-    match op.a {
-        Left::Registers(a) => {
-            for (rows, registers) in left.iter_mut().zip(a.as_chunks::<4>().0) {
-                let widen = |bits| float::unpack(bits).map(|element| op.half.widen(element));
-                *rows = mma::gather_a::<16, 2>(widen, registers);
-            }
-        }
+    assert!(warp < 4, "a warpgroup has four warps");
+    assert_eq!(d.len(), op.columns.registers(), "accumulators of a warp");
+    let widen = |bits| op.half.widen(bits);
+    let mut left = match op.a {
+        Left::Registers(a) => mma::gather_a::<16, 2>(|bits| float::unpack(bits).map(widen), a),
         Left::Shared(operand) => {
-            operand.read(64, &mut read, |i, k, bits| left[i / 16][i % 16][k] = op.half.widen(bits))?;
+            let mut left = [[0.0f32; 16]; 16];
+            operand.read(16 * warp..16 * warp + 16, &mut read, |i, k, bits| left[i][k] = widen(bits))?;
+            left
         }
-    }
-    let mut right = [[[0.0f32; 8]; 16]; 32];
-    op.b.read(op.columns.get(), &mut read, |j, k, bits| right[j / 8][k][j % 8] = op.half.widen(bits))?;
+    };
     if op.a_sign != op.b_sign {
         // Two signs cancel; one negates every product, which negating one operand does exactly.
-        left.as_flattened_mut().as_flattened_mut().iter_mut().for_each(|value| *value = -*value);
+        left.as_flattened_mut().iter_mut().for_each(|value| *value = -*value);
     }
-    for (rows, warp) in left.iter().zip(d.chunks_exact_mut(registers)) {
-        for (panel, part) in right.iter().zip(warp.as_chunks_mut::<4>().0) {
-            let start = if op.accumulate { *part } else { [[0; 32]; 4] };
-            *part = mma::f32_tile(&start, |sums| mma::accumulate(rows, panel, sums));
-        }
+    // B by panels of eight columns: each is a product as `mma.m16n8k16` makes it, and its part of the
+    // accumulators is laid out as that instruction has it.
+    let mut right = [[[0.0f32; 8]; 16]; 32];
+    op.b.read(0..op.columns.get(), &mut read, |j, k, bits| right[j / 8][k][j % 8] = widen(bits))?;
+    for (panel, part) in right.iter().zip(d.as_chunks_mut::<4>().0) {
+        let start = if op.accumulate { *part } else { [[0; 32]; 4] };
+        *part = mma::f32_tile(&start, |sums| mma::accumulate(&left, panel, sums));
     }
     Ok(())
 }

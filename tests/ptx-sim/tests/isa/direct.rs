@@ -153,11 +153,11 @@ fn run_wgmma(case: &Case) -> Vec<u8> {
         let relative = Descriptor::decode(bits).expect("a descriptor");
         Operand { descriptor: Descriptor { start: relative.start + BASE, ..relative }, major }
     };
-    let registers: [Lanes; 16] = by_warp(input(case, 1)).try_into().expect("four registers of four warps");
+    let registers = by_warp(input(case, 1));
     let op = Wgmma {
         half: if case.kernel.ends_with("f16") { Half::F16 } else { Half::Bf16 },
         columns: Columns::new(n).expect("a legal shape"),
-        a: if in_registers { Left::Registers(&registers) } else { Left::Shared(operand(4, a_major)) },
+        a: Left::Shared(operand(4, a_major)),
         b: operand(5, b_major),
         accumulate: words(input(case, 6)) == [1],
         a_sign: if case.kernel.ends_with("negated") { Sign::Minus } else { Sign::Plus },
@@ -165,8 +165,14 @@ fn run_wgmma(case: &Case) -> Vec<u8> {
     };
     let mut d = by_warp(input(case, 2));
     let image = input(case, 0);
-    let Ok(()) = wgmma(&op, &mut d, |address| at(image, address - BASE));
     let count = op.columns.registers();
+    for (warp, accumulators) in d.chunks_exact_mut(count).enumerate() {
+        let mut op = op;
+        if in_registers {
+            op.a = Left::Registers(&registers.as_chunks().0[warp]);
+        }
+        let Ok(()) = wgmma(&op, warp, accumulators, |address| at(image, address - BASE));
+    }
     let by_register = (0..count).flat_map(|register| d.iter().skip(register).step_by(count).copied());
     bytes(&by_register.collect::<Vec<_>>())
 }

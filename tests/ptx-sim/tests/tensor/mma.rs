@@ -194,3 +194,35 @@ fn tf32_ignores_the_lower_bits() {
     let (a, b) = ([[1.5f32.to_bits() | 0x1fff; 32]; 4], [[2f32.to_bits() | 0x1000; 32]; 2]);
     assert_eq!(mma(MmaKind::Tf32K8, &a, &b, &[[0; 32]; 4]), [[24f32.to_bits(); 32]; 4]);
 }
+
+#[test]
+fn modifiers_name_the_products() {
+    let parse = |text: &str| MmaKind::from_modifiers(&text.split('.').collect::<Vec<_>>());
+    let int = Int8 { a_signed: false, b_signed: true, saturate: true };
+    let legal = [
+        ("m16n8k16.row.col.f32.bf16.bf16.f32", MmaKind::HalfK16(Half::Bf16)),
+        ("m16n8k16.row.col.f32.f16.f16.f32", MmaKind::HalfK16(Half::F16)),
+        ("m16n8k8.row.col.f32.bf16.bf16.f32", MmaKind::HalfK8(Half::Bf16)),
+        ("m16n8k8.row.col.f32.f16.f16.f32", MmaKind::HalfK8(Half::F16)),
+        ("m16n8k8.row.col.f16.f16.f16.f16", MmaKind::F16AccK8),
+        ("m16n8k16.row.col.f16.f16.f16.f16", MmaKind::F16AccK16),
+        ("m16n8k4.row.col.f32.tf32.tf32.f32", MmaKind::Tf32K4),
+        ("m16n8k8.row.col.f32.tf32.tf32.f32", MmaKind::Tf32K8),
+        ("m16n8k16.row.col.satfinite.s32.u8.s8.s32", MmaKind::Int8K16(int)),
+        ("m16n8k32.row.col.satfinite.s32.u8.s8.s32", MmaKind::Int8K32(int)),
+    ];
+    for (text, kind) in legal {
+        assert_eq!(parse(text), Some(kind), "{text}");
+    }
+    for text in [
+        "m16n8k16.col.row.f32.bf16.bf16.f32",
+        "m16n8k4.row.col.f32.bf16.bf16.f32",
+        "m16n8k16.row.col.f32.bf16.f16.f32",
+        "m16n8k16.row.col.f16.bf16.bf16.f16",
+        "m16n8k16.row.col.satfinite.f32.bf16.bf16.f32",
+        "m16n8k16",
+        "",
+    ] {
+        assert_eq!(parse(text), None, "{text}");
+    }
+}

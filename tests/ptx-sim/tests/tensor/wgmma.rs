@@ -81,6 +81,23 @@ fn place(memory: &mut [u8], half: Half, operand: Operand, matrix: &[Vec<f32>]) {
     }
 }
 
+/// The instruction in all four warps, each with its registers of A if that is where A is.
+fn run<E>(
+    op: &Wgmma<'_>,
+    a: Option<&[Lanes; 16]>,
+    d: &mut [Lanes],
+    mut read: impl FnMut(u32) -> Result<[u8; 16], E>,
+) -> Result<(), E> {
+    for (warp, accumulators) in d.chunks_exact_mut(op.columns.registers()).enumerate() {
+        let left = a.map_or(op.a, |registers| Left::Registers(&registers.as_chunks().0[warp]));
+        wgmma(&Wgmma { a: left, ..*op }, warp, accumulators, &mut read)?;
+    }
+    Ok(())
+}
+
+/// Stands for registers that `run` puts in.
+const NO_REGISTERS: Left<'static> = Left::Registers(&[[0; 32]; 4]);
+
 fn transposed(matrix: &[Vec<f32>]) -> Vec<Vec<f32>> {
     (0..matrix[0].len()).map(|column| matrix.iter().map(|row| row[column]).collect()).collect()
 }
@@ -147,7 +164,7 @@ fn every_layout_multiplies_as_plain_loops_do() {
                         b_sign: Sign::Plus,
                     };
                     let mut d = accumulators(&c);
-                    let Ok(()) = wgmma(&op, &mut d, |address| at(&memory, address));
+                    let Ok(()) = run(&op, None, &mut d, |address| at(&memory, address));
                     let mut expected = product(&a, &b);
                     for (row, addends) in expected.iter_mut().zip(&c) {
                         row.iter_mut().zip(addends).for_each(|(sum, addend)| *sum += addend);
@@ -156,13 +173,8 @@ fn every_layout_multiplies_as_plain_loops_do() {
 
                     let from_registers = a_registers(half, &a);
                     let mut d = vec![[f32::NAN.to_bits(); 32]; 4 * columns.registers()];
-                    let op = Wgmma {
-                        a: Left::Registers(&from_registers),
-                        accumulate: false,
-                        b_sign: Sign::Minus,
-                        ..op
-                    };
-                    let Ok(()) = wgmma(&op, &mut d, |address| at(&memory, address));
+                    let op = Wgmma { a: NO_REGISTERS, accumulate: false, b_sign: Sign::Minus, ..op };
+                    let Ok(()) = run(&op, Some(&from_registers), &mut d, |address| at(&memory, address));
                     let mut negated = product(&a, &b);
                     negated.iter_mut().flatten().for_each(|sum| *sum = 0.0 - *sum);
                     assert!(d == accumulators(&negated), "n {n} {major_b:?} {swizzle:?} from registers");
@@ -242,7 +254,7 @@ fn tensor_copies_feed_k_major_products() {
                     a_sign: Sign::Plus,
                     b_sign: Sign::Plus,
                 };
-                let Ok(()) = wgmma(&op, &mut d, |address| at(&memory, address));
+                let Ok(()) = run(&op, None, &mut d, |address| at(&memory, address));
             }
         }
         assert!(d == accumulators(&product(&a, &transposed(&b))), "{swizzle:?}");
@@ -273,7 +285,7 @@ fn tensor_copies_feed_n_major_products() {
     let op = Wgmma {
         half: Half::Bf16,
         columns,
-        a: Left::Registers(&left),
+        a: NO_REGISTERS,
         b: right,
         accumulate: false,
         a_sign: Sign::Plus,
@@ -281,12 +293,12 @@ fn tensor_copies_feed_n_major_products() {
     };
     let mut d = vec![[0; 32]; 4 * columns.registers()];
     let mut reads = 0;
-    let Ok(()) = wgmma(&op, &mut d, |address| {
+    let Ok(()) = run(&op, Some(&left), &mut d, |address| {
         reads += 1;
         at(&memory, address)
     });
     assert!(d == accumulators(&product(&a, &b)));
-    assert_eq!(reads, 16 * 128 * 2 / 16, "each chunk is read once");
+    assert_eq!(reads, 4 * 16 * 128 * 2 / 16, "each warp reads each chunk once");
 }
 
 #[test]
@@ -302,21 +314,21 @@ fn a_base_offset_moves_the_pattern() {
     let late =
         Operand { descriptor: Descriptor { start: 1408, base_offset: 3, ..plain.descriptor }, ..plain };
     let a = a_registers(Half::Bf16, &random_matrix(&mut random, 64, 16));
-    let run = |b: Operand, memory: &[u8]| {
+    let result = |b: Operand, memory: &[u8]| {
         let op = Wgmma {
             half: Half::Bf16,
             columns: Columns::new(8).expect("a legal shape"),
-            a: Left::Registers(&a),
+            a: NO_REGISTERS,
             b,
             accumulate: false,
             a_sign: Sign::Plus,
             b_sign: Sign::Plus,
         };
         let mut d = vec![[0; 32]; 16];
-        let Ok(()) = wgmma(&op, &mut d, |address| at(memory, address));
+        let Ok(()) = run(&op, Some(&a), &mut d, |address| at(memory, address));
         d
     };
-    assert_eq!(run(late, &moved), run(plain, &memory));
+    assert_eq!(result(late, &moved), result(plain, &memory));
 }
 
 #[test]
@@ -339,15 +351,14 @@ fn descriptors_are_the_bits_of_the_isa() {
 
 #[test]
 fn a_failed_read_is_handed_on() {
-    let left = [[0; 32]; 16];
     let op = Wgmma {
         half: Half::Bf16,
         columns: Columns::new(8).expect("a legal shape"),
-        a: Left::Registers(&left),
+        a: NO_REGISTERS,
         b: operand(1024, Swizzle::None, Major::K),
         accumulate: true,
         a_sign: Sign::Plus,
         b_sign: Sign::Plus,
     };
-    assert_eq!(wgmma(&op, &mut [[0; 32]; 16], Err::<[u8; 16], u32>), Err(1024));
+    assert_eq!(wgmma(&op, 3, &mut [[0; 32]; 4], Err::<[u8; 16], u32>), Err(1024));
 }
