@@ -242,7 +242,9 @@ pub enum FaultKind {
         other: String,
     },
     /// Shared memory is touched while an asynchronous copy to it was not waited for.
-    #[error("shared memory at {address:#x} is the destination of an asynchronous copy that was not waited for")]
+    #[error(
+        "shared memory at {address:#x} is the destination of an asynchronous copy that was not waited for"
+    )]
     CopyInFlight {
         /// First byte of the granule.
         address: u64,

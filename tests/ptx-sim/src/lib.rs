@@ -8,6 +8,7 @@ mod count;
 mod decode;
 mod error;
 mod exec;
+pub mod isa;
 mod layout;
 mod memory;
 mod parse;

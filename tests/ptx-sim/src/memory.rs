@@ -165,17 +165,22 @@ impl Allocation {
         if self.owners.is_empty() {
             self.owners.resize(self.bytes.len().div_ceil(PAGE), None);
         }
-        // Accesses are aligned powers of two, so none crosses a page.
-        let page = self.owners[at / PAGE].get_or_insert_with(|| vec![0; PAGE].into_boxed_slice());
-        let owners = &mut page[at % PAGE..at % PAGE + bytes];
         let mine = cta + 1;
-        for (step, owner) in owners.iter_mut().enumerate() {
-            if *owner != mine {
-                if *owner != 0 {
-                    return Some((at + step, *owner - 1));
+        let end = at + bytes;
+        let mut start = at;
+        while start < end {
+            let stop = end.min((start / PAGE + 1) * PAGE);
+            let page = self.owners[start / PAGE].get_or_insert_with(|| vec![0; PAGE].into_boxed_slice());
+            let owners = &mut page[start % PAGE..start % PAGE + (stop - start)];
+            for (step, owner) in owners.iter_mut().enumerate() {
+                if *owner != mine {
+                    if *owner != 0 {
+                        return Some((start + step, *owner - 1));
+                    }
+                    *owner = mine;
                 }
-                *owner = mine;
             }
+            start = stop;
         }
         None
     }

@@ -94,8 +94,18 @@ impl KindCounts {
     /// All instructions.
     pub fn total(&self) -> u64 {
         let Self { integer, float, fma, special, convert, memory, atomic, tensor, copy, shuffle, .. } = self;
-        integer + float + fma + special + convert + memory + atomic + tensor + copy + shuffle
-            + self.barrier + self.branch
+        integer
+            + float
+            + fma
+            + special
+            + convert
+            + memory
+            + atomic
+            + tensor
+            + copy
+            + shuffle
+            + self.barrier
+            + self.branch
     }
 }
 

@@ -23,21 +23,8 @@ impl Tally {
 }
 
 fn by_kind(counts: &[u64; KINDS + 1]) -> KindCounts {
-    let &[
-        integer,
-        float,
-        fma,
-        special,
-        convert,
-        memory,
-        atomic,
-        tensor,
-        copy,
-        shuffle,
-        barrier,
-        branch,
-        _,
-    ] = counts;
+    let &[integer, float, fma, special, convert, memory, atomic, tensor, copy, shuffle, barrier, branch, _] =
+        counts;
     KindCounts {
         integer,
         float,

@@ -4,7 +4,7 @@ use super::cx::{Cx, Result};
 use super::lanes::lanes;
 use super::op::*;
 use crate::tensor::float::{
-    Format, Half, Narrowing, Rounding, f32_bits, f32_to_bf16x2, f32_to_f16, f32_to_f16x2, f32_to_bf16,
+    Format, Half, Narrowing, Rounding, f32_bits, f32_to_bf16, f32_to_bf16x2, f32_to_f16, f32_to_f16x2,
     f32_to_tf32, f64_to_f16, f64_to_f32, flush, round,
 };
 
@@ -22,11 +22,7 @@ struct How {
 
 impl How {
     fn narrowing(self) -> Narrowing {
-        Narrowing {
-            rounding: self.rounding.unwrap_or_default(),
-            relu: self.relu,
-            saturate: self.satfinite,
-        }
+        Narrowing { rounding: self.rounding.unwrap_or_default(), relu: self.relu, saturate: self.satfinite }
     }
 }
 

@@ -68,6 +68,6 @@ fn plain(cx: &mut Cx<'_, '_>) -> Result<()> {
         }
     }
     cx.linker.granule = cx.linker.granule.min(2);
-    let copy = AsyncCopy { to, to_space, from, bytes, source_bytes, ignore };
+    let copy = AsyncCopy { to, from, bytes, source_bytes, ignore };
     cx.emit(Kind::Copy, Op::AsyncCopy(Box::new(copy)))
 }

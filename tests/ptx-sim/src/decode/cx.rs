@@ -278,7 +278,12 @@ impl<'t> Cx<'_, 't> {
         self.address_of(address, index, space)
     }
 
-    pub(super) fn address_of(&mut self, address: &Address, index: usize, space: Space) -> Result<(Addr, Space)> {
+    pub(super) fn address_of(
+        &mut self,
+        address: &Address,
+        index: usize,
+        space: Space,
+    ) -> Result<(Addr, Space)> {
         // Parameters of functions, and those made for a call, lie in the frame of the thread.
         let mut space = space;
         let base = match address.base {

@@ -160,9 +160,7 @@ fn unary(cx: &mut Cx<'_, '_>, base: &str, brain: bool, pair: bool, ftz: bool) ->
         "abs" => (Kind::Float, half_lanes!(FnW1, pair; a => a & 0x7fff)),
         "neg" if ftz => (Kind::Float, half_lanes!(FnW1, pair; a => flush_f16(a ^ 0x8000))),
         "neg" => (Kind::Float, half_lanes!(FnW1, pair; a => a ^ 0x8000)),
-        "ex2" => {
-            (Kind::Special, by_type!(FnW1, brain, pair; H, a => H.narrow(f64::from(H.widen(a).exp2()))))
-        }
+        "ex2" => (Kind::Special, by_type!(FnW1, brain, pair; H, a => H.narrow(f64::from(H.widen(a).exp2())))),
         "tanh" => {
             (Kind::Special, by_type!(FnW1, brain, pair; H, a => H.narrow(f64::from(H.widen(a).tanh()))))
         }

@@ -7,7 +7,7 @@ use super::op::*;
 /// Integer division that says all ones for a division by zero.
 macro_rules! divide {
     ($a:expr, $b:expr, $op:ident, $other:expr) => {
-        if $b == 0 { $other } else { $a.$op($b) }
+        if $b == 0 { $other } else { ($a).$op($b) }
     };
 }
 
@@ -51,13 +51,20 @@ pub(super) fn decode(cx: &mut Cx<'_, '_>, base: &str) -> Result<()> {
         "mad" | "sad" => {
             cx.finish(4)?;
             let (bits, f) = match (base, ty, high, saturate) {
-                ("mad", "u16" | "s16", false, _) => (16, w3!(a, b, c => a.wrapping_mul(b).wrapping_add(c) & 0xffff)),
+                ("mad", "u16" | "s16", false, _) => {
+                    (16, w3!(a, b, c => a.wrapping_mul(b).wrapping_add(c) & 0xffff))
+                }
                 ("mad", "u16", true, _) => (16, w3!(a, b, c => (((a * b) >> 16).wrapping_add(c)) & 0xffff)),
-                ("mad", "s16", true, _) => (16, w3!(a, b, c => {
-                    let product = i32::from(a as i16) * i32::from(b as i16);
-                    ((product >> 16) as u32).wrapping_add(c) & 0xffff
-                })),
-                ("mad", "u32" | "s32", false, false) => (32, w3!(a, b, c => a.wrapping_mul(b).wrapping_add(c))),
+                ("mad", "s16", true, _) => (
+                    16,
+                    w3!(a, b, c => {
+                        let product = i32::from(a as i16) * i32::from(b as i16);
+                        ((product >> 16) as u32).wrapping_add(c) & 0xffff
+                    }),
+                ),
+                ("mad", "u32" | "s32", false, false) => {
+                    (32, w3!(a, b, c => a.wrapping_mul(b).wrapping_add(c)))
+                }
                 ("mad", "u32", true, false) => (32, w3!(a, b, c => mul_hi(a, b).wrapping_add(c))),
                 ("mad", "s32", true, false) => (32, w3!(a, b, c => mul_hi_signed(a, b).wrapping_add(c))),
                 ("mad", "s32", true, true) => {
@@ -127,17 +134,23 @@ fn binary(base: &str, ty: &str, high: bool, saturate: bool, relu: bool) -> Optio
             (32, w2!(a, b => (((a << 8) as i32) >> 8).wrapping_mul(((b << 8) as i32) >> 8) as u32))
         }
         ("div", "u16") => (16, w2!(a, b => divide!(a, b, wrapping_div, 0xffff))),
-        ("div", "s16") => (16, w2!(a, b => {
-            u32::from(divide!((a as i16), (b as i16), wrapping_div, -1) as u16)
-        })),
+        ("div", "s16") => (
+            16,
+            w2!(a, b => {
+                u32::from(divide!(a as i16, b as i16, wrapping_div, -1) as u16)
+            }),
+        ),
         ("div", "u32") => (32, w2!(a, b => divide!(a, b, wrapping_div, u32::MAX))),
-        ("div", "s32") => (32, w2!(a, b => divide!((a as i32), (b as i32), wrapping_div, -1) as u32)),
+        ("div", "s32") => (32, w2!(a, b => divide!(a as i32, b as i32, wrapping_div, -1) as u32)),
         ("rem", "u16") => (16, w2!(a, b => divide!(a, b, wrapping_rem, a))),
-        ("rem", "s16") => (16, w2!(a, b => {
-            u32::from(divide!((a as i16), (b as i16), wrapping_rem, a as i16) as u16)
-        })),
+        ("rem", "s16") => (
+            16,
+            w2!(a, b => {
+                u32::from(divide!(a as i16, b as i16, wrapping_rem, a as i16) as u16)
+            }),
+        ),
         ("rem", "u32") => (32, w2!(a, b => divide!(a, b, wrapping_rem, a))),
-        ("rem", "s32") => (32, w2!(a, b => divide!((a as i32), (b as i32), wrapping_rem, a as i32) as u32)),
+        ("rem", "s32") => (32, w2!(a, b => divide!(a as i32, b as i32, wrapping_rem, a as i32) as u32)),
         ("min", "u16") => (16, w2!(a, b => a.min(b))),
         ("max", "u16") => (16, w2!(a, b => a.max(b))),
         ("min", "s16") => (16, w2!(a, b => u32::from((a as i16).min(b as i16) as u16))),
@@ -269,9 +282,7 @@ fn dot(cx: &mut Cx<'_, '_>, base: &str) -> Result<()> {
         if signed { i32::from(byte as i8) } else { i32::from(byte) }
     }
     fn four(a: u32, b: u32, c: u32, signed_a: bool, signed_b: bool) -> u32 {
-        (0..4).fold(c, |sum, at| {
-            sum.wrapping_add((byte(a, at, signed_a) * byte(b, at, signed_b)) as u32)
-        })
+        (0..4).fold(c, |sum, at| sum.wrapping_add((byte(a, at, signed_a) * byte(b, at, signed_b)) as u32))
     }
     fn two(a: u32, b: u32, c: u32, signed_a: bool, signed_b: bool, first: u32) -> u32 {
         (0..2).fold(c, |sum, at| {

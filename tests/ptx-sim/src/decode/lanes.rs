@@ -25,7 +25,6 @@ macro_rules! d3 {
 }
 macro_rules! wd { ($a:ident => $e:expr) => { lanes!(u32; $a: u64; $e) as FnWD }; }
 
-
 /// The mask of lanes in which an expression of two operands holds.
 macro_rules! cmp {
     ($ty:ty; $a:ident, $b:ident => $e:expr) => {{

@@ -14,7 +14,10 @@ pub(crate) enum Const {
     Value(u64),
     Special(Special),
     /// Start of the dynamic shared memory, and an offset.
-    DynamicShared { offset: i64, generic: bool },
+    DynamicShared {
+        offset: i64,
+        generic: bool,
+    },
     /// Address of a variable of the module in global memory, and an offset.
     Global(VarId, i64),
 }
@@ -272,7 +275,7 @@ impl<'t> Linker<'t> {
         let start = self.code.len();
         self.starts.insert(index, start as u32);
         let mut bases = Bases::default();
-        let mut take = |next: &mut u32, class: Class, each: u32| {
+        let take = |next: &mut u32, class: Class, each: u32| {
             let first = *next;
             *next += function.registers[class as usize] * each;
             first
@@ -358,7 +361,9 @@ impl<'t> Linker<'t> {
             scope = parent;
         };
         let statement_at = |code: &[Instr], at: usize| {
-            body.iter().find(|s| s.start as u32 == code[at].text.0).expect("instructions come from statements")
+            body.iter()
+                .find(|s| s.start as u32 == code[at].text.0)
+                .expect("instructions come from statements")
         };
         for (at, label, scope) in std::mem::take(&mut self.branches) {
             let Some(found) = find(&label, scope) else {

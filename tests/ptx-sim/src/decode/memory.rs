@@ -9,8 +9,8 @@ use crate::tensor::float::{Half, f32_bits, flush, pack, unpack};
 /// Modifiers that say where data is cached or how accesses are ordered: every access here is coherent and in
 /// program order.
 const ORDER: [&str; 20] = [
-    "weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys", "ca", "cg",
-    "cs", "lu", "cv", "wb", "wt", "nc", "mmio", "seq_cst",
+    "weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys", "ca",
+    "cg", "cs", "lu", "cv", "wb", "wt", "nc", "mmio", "seq_cst",
 ];
 
 /// Those of them that make an access strong.
@@ -162,7 +162,7 @@ fn function(name: &str, ty: &str, noftz: bool) -> Option<FnAtomic> {
         ("max", "s64") => |old, b, _| (old as i64).max(b as i64) as u64,
         ("inc", "u32") => |old, b, _| if old >= b { 0 } else { old + 1 },
         ("dec", "u32") => |old, b, _| if old == 0 || old > b { b } else { old - 1 },
-    
+
         _ => return None,
     })
 }

@@ -2,6 +2,7 @@
 //! operand an index of a register. Constants and special registers are registers that hold their value from
 //! the start, so that executing an instruction asks nothing about its operands.
 
+pub(crate) mod bulk;
 mod control;
 mod convert;
 mod copy;

@@ -174,7 +174,8 @@ fn constants(tree: &Tree) -> Result<(HashMap<VarId, u64>, Vec<u8>), ParseError> 
     let mut bytes = Vec::new();
     for (id, variable) in tree.variables.iter().enumerate().filter(|(_, v)| v.space == Space::Const) {
         if !variable.addresses.is_empty() || variable.size > 1 << 16 {
-            let kind = ParseErrorKind::Unsupported("an address, or more than 64 KiB, in constants".to_owned());
+            let kind =
+                ParseErrorKind::Unsupported("an address, or more than 64 KiB, in constants".to_owned());
             return Err(ParseError { line: variable.line, text: variable.name.clone(), kind });
         }
         let place = bytes.len().next_multiple_of(variable.align.max(1) as usize);
@@ -192,9 +193,10 @@ fn globals(tree: &Tree, const_places: &HashMap<VarId, u64>) -> Result<Vec<Global
     for (id, variable) in tree.variables.iter().enumerate().filter(|(_, v)| v.space == Space::Global) {
         let mut addresses = Vec::new();
         for (offset, name, addend, _) in &variable.addresses {
-            let found = tree.variables.iter().position(|other| {
-                other.name == *name && matches!(other.space, Space::Global | Space::Const)
-            });
+            let found = tree
+                .variables
+                .iter()
+                .position(|other| other.name == *name && matches!(other.space, Space::Global | Space::Const));
             let Some(found) = found else {
                 let kind = ParseErrorKind::UnknownName(name.clone());
                 return Err(ParseError { line: variable.line, text: variable.name.clone(), kind });

@@ -74,7 +74,6 @@ pub(crate) type FnDWWD = fn(&mut L64, &L32, &L32, &L64);
 pub(crate) type FnDDW = fn(&mut L64, &L64, &L32);
 pub(crate) type FnDDWW = fn(&mut L64, &L64, &L32, &L32);
 pub(crate) type FnDDDWW = fn(&mut L64, &L64, &L64, &L32, &L32);
-pub(crate) type FnWDD = fn(&mut L32, &L64, &L64);
 /// A comparison: the lanes in which it holds.
 pub(crate) type FnCmpW = fn(&L32, &L32) -> u32;
 pub(crate) type FnCmpD = fn(&L64, &L64) -> u32;
@@ -128,7 +127,10 @@ pub(crate) enum Reg {
 pub(crate) enum Extend {
     Zero,
     /// Sign of so many bits, into registers of so many.
-    Sign { from: u32, to: u32 },
+    Sign {
+        from: u32,
+        to: u32,
+    },
 }
 
 /// A load or store.
@@ -163,7 +165,6 @@ pub(crate) struct Atomic {
 #[derive(Debug, Clone)]
 pub(crate) struct AsyncCopy {
     pub to: Addr,
-    pub to_space: Space,
     pub from: Addr,
     pub bytes: u8,
     /// How many bytes are read; the others become zero.
@@ -196,19 +197,41 @@ pub(crate) type FnRedux = fn(u32, u32) -> u32;
 /// What is done to an mbarrier.
 #[derive(Debug, Clone)]
 pub(crate) enum MbarrierOp {
-    Init { count: W },
+    Init {
+        count: W,
+    },
     Inval,
     /// Arrives `count` times after expecting `expect` bytes. `drop` lowers the count of later phases.
-    Arrive { state: Option<D>, count: Option<W>, expect: Option<W>, drop: bool },
-    ExpectTx { bytes: W },
-    CompleteTx { bytes: W },
+    Arrive {
+        state: Option<D>,
+        count: Option<W>,
+        expect: Option<W>,
+        drop: bool,
+    },
+    ExpectTx {
+        bytes: W,
+    },
+    CompleteTx {
+        bytes: W,
+    },
     /// Waits for the phase of a state.
-    TestState { p: P, state: D, blocks: bool },
+    TestState {
+        p: P,
+        state: D,
+    },
     /// Waits for the phase of a parity.
-    TestParity { p: P, parity: W, blocks: bool },
+    TestParity {
+        p: P,
+        parity: W,
+    },
     /// Arrives once the thread's copies have landed.
-    CopyArrive { noinc: bool },
-    PendingCount { dst: W, state: D },
+    CopyArrive {
+        noinc: bool,
+    },
+    PendingCount {
+        dst: W,
+        state: D,
+    },
 }
 
 /// What `bar` does beside waiting.
@@ -217,9 +240,21 @@ pub(crate) enum BarrierOp {
     Sync,
     Arrive,
     /// Counts, ands or ors a predicate over the CTA.
-    Popc { dst: W, p: P, flip: u32 },
-    And { dst: P, p: P, flip: u32 },
-    Or { dst: P, p: P, flip: u32 },
+    Popc {
+        dst: W,
+        p: P,
+        flip: u32,
+    },
+    And {
+        dst: P,
+        p: P,
+        flip: u32,
+    },
+    Or {
+        dst: P,
+        p: P,
+        flip: u32,
+    },
 }
 
 /// An instruction without its guard.
@@ -241,9 +276,20 @@ pub(crate) enum Op {
     Ddw(FnDDW, D, D, W),
     Ddww(FnDDWW, D, D, W, W),
     Dddww(FnDDDWW, D, D, D, W, W),
-    Wdd(FnWDD, W, D, D),
-    CarryW { f: FnCarryW, dst: W, args: [W; 3], uses: bool, sets: bool },
-    CarryD { f: FnCarryD, dst: D, args: [D; 3], uses: bool, sets: bool },
+    CarryW {
+        f: FnCarryW,
+        dst: W,
+        args: [W; 3],
+        uses: bool,
+        sets: bool,
+    },
+    CarryD {
+        f: FnCarryD,
+        dst: D,
+        args: [D; 3],
+        uses: bool,
+        sets: bool,
+    },
     CmpW(FnCmpW, SetDst, W, W),
     CmpD(FnCmpD, SetDst, D, D),
     SelW(W, W, W, P),
@@ -256,25 +302,79 @@ pub(crate) enum Op {
     Store(Box<Access>),
     Atomic(Box<Atomic>),
     IsSpace(Space, P, D),
-    Shuffle { mode: Shuffle, dst: W, valid: Option<P>, a: W, b: W, c: W, members: W },
-    Vote { vote: Vote, dst: Reg, p: P, flip: u32, dst_p: Option<P>, members: Option<W> },
-    Match { all: bool, dst: W, valid: Option<P>, a: Reg, members: W },
-    Redux { f: FnRedux, dst: W, a: W, members: W },
-    Elect { dst: Reg, p: P, members: W },
+    Shuffle {
+        mode: Shuffle,
+        dst: W,
+        valid: Option<P>,
+        a: W,
+        b: W,
+        c: W,
+        members: W,
+    },
+    Vote {
+        vote: Vote,
+        dst: Reg,
+        p: P,
+        flip: u32,
+        dst_p: Option<P>,
+        members: Option<W>,
+    },
+    Match {
+        all: bool,
+        dst: W,
+        valid: Option<P>,
+        a: Reg,
+        members: W,
+    },
+    Redux {
+        f: FnRedux,
+        dst: W,
+        a: W,
+        members: W,
+    },
+    Elect {
+        dst: Reg,
+        p: P,
+        members: W,
+    },
     ActiveMask(W),
-    WarpSync { members: W },
-    Barrier { op: BarrierOp, id: W, threads: Option<W> },
-    Mbarrier { op: MbarrierOp, addr: Addr, space: Space },
+    WarpSync {
+        members: W,
+    },
+    Barrier {
+        op: BarrierOp,
+        id: W,
+        threads: Option<W>,
+    },
+    Mbarrier {
+        op: MbarrierOp,
+        addr: Addr,
+        space: Space,
+    },
     AsyncCopy(Box<AsyncCopy>),
     CommitGroup,
     /// Until at most so many groups of the thread are open; `None`: all copies, in groups or not.
     WaitGroup(Option<u32>),
     Tensor(Box<super::tensor::TensorOp>),
-    Branch { target: u32, uniform: bool, join: u32 },
-    BranchIndexed { index: W, targets: Box<[u32]>, join: u32 },
-    Call { target: u32 },
+    Branch {
+        target: u32,
+        uniform: bool,
+        join: u32,
+    },
+    BranchIndexed {
+        index: W,
+        targets: Box<[u32]>,
+        join: u32,
+    },
+    Call {
+        target: u32,
+    },
     /// Copies bytes within the frames of threads.
-    CopyFrame { to: u32, from: u32, bytes: u32 },
+    CopyFrame {
+        to: u32,
+        from: u32,
+        bytes: u32,
+    },
     Return,
     Exit,
     Trap,

@@ -42,8 +42,24 @@ pub(super) fn decode(cx: &mut Cx<'_, '_>, base: &str) -> Result<()> {
 
 fn known_fence(mods: &[&str]) -> bool {
     const KNOWN: [&str; 18] = [
-        "cta", "gl", "sys", "gpu", "cluster", "sc", "acq_rel", "acquire", "release", "proxy", "async", "alias",
-        "global", "shared::cta", "shared::cluster", "mbarrier_init", "tensormap::generic", "async::generic",
+        "cta",
+        "gl",
+        "sys",
+        "gpu",
+        "cluster",
+        "sc",
+        "acq_rel",
+        "acquire",
+        "release",
+        "proxy",
+        "async",
+        "alias",
+        "global",
+        "shared::cta",
+        "shared::cluster",
+        "mbarrier_init",
+        "tensormap::generic",
+        "async::generic",
     ];
     mods.iter().all(|part| KNOWN.contains(part) || part.starts_with("sync_restrict::"))
 }
@@ -212,12 +228,11 @@ pub(super) fn mbarrier(cx: &mut Cx<'_, '_>) -> Result<()> {
             };
             (MbarrierOp::Arrive { state, count, expect, drop: *kind == "arrive_drop" }, at)
         }
-        [kind @ ("test_wait" | "try_wait"), rest @ ..] => {
-            let blocks = *kind == "try_wait";
+        ["test_wait" | "try_wait", rest @ ..] => {
             let p = cx.p_dst(0)?;
             let op = match rest {
-                [] => MbarrierOp::TestState { p, state: cx.d(2)?, blocks },
-                ["parity"] => MbarrierOp::TestParity { p, parity: cx.w(2, 32)?, blocks },
+                [] => MbarrierOp::TestState { p, state: cx.d(2)? },
+                ["parity"] => MbarrierOp::TestParity { p, parity: cx.w(2, 32)? },
                 _ => return cx.unknown(),
             };
             (op, 1)

@@ -140,10 +140,6 @@ impl Warp {
                 f(&mut d, self.rd(a), self.rd(b), self.rw(c), self.rw(e));
                 self.set_d(dst, &d, mask);
             }
-            Op::Wdd(f, dst, a, b) => {
-                f(&mut w, self.rd(a), self.rd(b));
-                self.set_w(dst, &w, mask);
-            }
             Op::CmpW(f, dst, a, b) => {
                 let holds = f(self.rw(a), self.rw(b));
                 self.set_comparison(dst, holds, mask);

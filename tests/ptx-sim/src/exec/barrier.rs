@@ -48,9 +48,8 @@ impl Machine<'_> {
         let lane = mask.trailing_zeros() as usize;
         let id = warp.rw(id)[lane];
         let threads = threads.map(|threads| warp.rw(threads)[lane]);
-        let wrong = |problem| {
-            Err(Stop::warp(FaultKind::BarrierCount { id, count: threads.unwrap_or(0), problem }))
-        };
+        let wrong =
+            |problem| Err(Stop::warp(FaultKind::BarrierCount { id, count: threads.unwrap_or(0), problem }));
         let Some(barrier) = self.barriers.barriers.get_mut(id as usize) else {
             return wrong("there are 16 barriers");
         };
@@ -72,8 +71,9 @@ impl Machine<'_> {
         self.tally.counts.barriers += 1;
         self.progress += 1;
         self.barriers.touched = true;
-        if let BarrierOp::Popc { p, flip, .. } | BarrierOp::And { p, flip, .. } | BarrierOp::Or { p, flip, .. } =
-            op
+        if let BarrierOp::Popc { p, flip, .. }
+        | BarrierOp::And { p, flip, .. }
+        | BarrierOp::Or { p, flip, .. } = op
         {
             let value = (warp.p[p.0 as usize] ^ flip) & mask;
             barrier.count += value.count_ones();

@@ -108,6 +108,8 @@ pub fn run(
         shared: Shared::new(shared_bytes as usize, warps as usize, kernel.code.granule, options.checks),
         barriers: Barriers::default(),
         progress: 0,
+        products: Vec::new(),
+        bulk_stores: Vec::new(),
         many_ctas: range.end.saturating_sub(range.start) > 1,
     };
     let mut places = Places { globals, dynamic_start, shared_bytes, launch, index: [0; 3] };
@@ -119,6 +121,8 @@ pub fn run(
         machine.cta = cta as u32;
         machine.shared.restart();
         machine.barriers = Barriers::default();
+        machine.products.clear();
+        machine.bulk_stores.clear();
         for warp in &mut pool {
             warp.restart();
             places.fill(warp, kernel);
@@ -139,10 +143,7 @@ pub fn run(
 
 fn check_shape(kernel: &Kernel, launch: &Launch<'_>) -> Result<(), FaultKind> {
     if launch.params.len() != kernel.param_bytes() {
-        return Err(FaultKind::ParameterBytes {
-            expected: kernel.param_bytes(),
-            found: launch.params.len(),
-        });
+        return Err(FaultKind::ParameterBytes { expected: kernel.param_bytes(), found: launch.params.len() });
     }
     let threads: u64 = launch.block.iter().map(|&threads| u64::from(threads)).product();
     let limit = kernel.max_threads().unwrap_or(MAX_THREADS).min(MAX_THREADS);
@@ -167,7 +168,7 @@ fn run_cta(machine: &mut Machine<'_>, warps: &mut [Warp]) -> Result<(), (Option<
             }
         }
         if warps.iter().all(|warp| warp.state == State::Done) {
-            return Ok(());
+            return machine.flush_bulk_stores().map_err(|stop| (None, stop));
         }
         if machine.progress == before {
             return Err((None, Stop::warp(FaultKind::Deadlock(describe(machine, warps)))));

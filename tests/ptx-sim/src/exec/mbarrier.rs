@@ -8,6 +8,7 @@ use crate::check::{Agent, Clocks, merge};
 use crate::decode::op::{Addr, MbarrierOp, W};
 use crate::error::{FaultKind, Space};
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// Most arrivals that an mbarrier counts.
 const MAX_COUNT: u32 = (1 << 20) - 1;
@@ -48,8 +49,16 @@ struct Deferred {
 enum Arrival {
     /// `cp.async`s of a lane, then an arrival.
     Copies(Vec<PendingCopy>),
-    /// Bytes of a bulk copy: runs of destination offset and data.
-    Bulk(Vec<(usize, Vec<u8>)>, u32),
+    /// A bulk copy.
+    Bulk(BulkData),
+}
+
+/// Bytes on their way to shared memory.
+#[derive(Debug, Default)]
+pub(super) struct BulkData {
+    /// Offset of each run in shared memory, and where its bytes lie in `bytes`.
+    pub runs: Vec<(usize, Range<usize>)>,
+    pub bytes: Vec<u8>,
 }
 
 impl Mbarrier {
@@ -97,17 +106,11 @@ impl Mbarriers {
 
 impl Shared {
     /// A bulk copy whose bytes land when its mbarrier is waited for.
-    pub(super) fn defer_bulk(
-        &mut self,
-        lane: usize,
-        mbarrier: u64,
-        runs: Vec<(usize, Vec<u8>)>,
-        bytes: u32,
-    ) -> Result<()> {
+    pub(super) fn defer_bulk(&mut self, lane: usize, mbarrier: u64, data: BulkData) -> Result<()> {
         self.mbarriers.get(lane, mbarrier)?;
         let engine = self.races.engine();
         let seen = self.races.release(engine);
-        let what = Arrival::Bulk(runs, bytes);
+        let what = Arrival::Bulk(data);
         self.mbarriers.deferred.push(Deferred { mbarrier, agent: engine, seen, what });
         Ok(())
     }
@@ -125,16 +128,16 @@ impl Shared {
                     copies.iter().for_each(|copy| self.land(agent, copy, clock));
                     (1, 0)
                 }
-                Arrival::Bulk(runs, bytes) => {
-                    for (at, data) in runs {
-                        self.bytes[*at..at + data.len()].copy_from_slice(data);
-                        self.written.insert(*at, data.len());
-                        self.in_flight.remove(*at, data.len());
+                Arrival::Bulk(data) => {
+                    for (at, range) in &data.runs {
+                        self.bytes[*at..at + range.len()].copy_from_slice(&data.bytes[range.clone()]);
+                        self.written.insert(*at, range.len());
+                        self.in_flight.remove(*at, range.len());
                         if self.checks.shared_races {
-                            self.races.land(agent, *at, data.len(), clock);
+                            self.races.land(agent, *at, range.len(), clock);
                         }
                     }
-                    (0, i64::from(*bytes))
+                    (0, data.bytes.len() as i64)
                 }
             };
             if let Some(mbarrier) = self.mbarriers.by_address.get_mut(&address) {
@@ -195,14 +198,14 @@ impl Machine<'_> {
                 return Err(Stop::lane(lane, kind));
             }
             match *op {
-                MbarrierOp::TestState { p, state, .. } => {
+                MbarrierOp::TestState { p, state } => {
                     let phase = warp.rd(state)[lane] >> 20;
                     let over = self.shared.is_over(lane, address, |now| now > phase)?;
                     passed |= u32::from(over) << lane;
                     warp.set_p(p, passed, 1 << lane);
                     polling |= !over;
                 }
-                MbarrierOp::TestParity { p, parity, .. } => {
+                MbarrierOp::TestParity { p, parity } => {
                     let parity = u64::from(warp.rw(parity)[lane] & 1);
                     let over = self.shared.is_over(lane, address, |now| now & 1 != parity)?;
                     passed |= u32::from(over) << lane;
@@ -292,7 +295,9 @@ impl Machine<'_> {
                 let what = Arrival::Copies(mine);
                 shared.mbarriers.deferred.push(Deferred { mbarrier: address, agent, seen, what });
             }
-            MbarrierOp::TestState { .. } | MbarrierOp::TestParity { .. } | MbarrierOp::PendingCount { .. } => {}
+            MbarrierOp::TestState { .. }
+            | MbarrierOp::TestParity { .. }
+            | MbarrierOp::PendingCount { .. } => {}
         }
         Ok(())
     }

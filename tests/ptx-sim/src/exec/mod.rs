@@ -3,6 +3,7 @@
 mod alu;
 mod atomic;
 mod barrier;
+mod bulk;
 mod control;
 mod copy;
 mod exchange;
@@ -63,6 +64,10 @@ pub(crate) struct Machine<'a> {
     barriers: barrier::Barriers,
     /// Grows whenever something happens that another warp may wait for.
     progress: u64,
+    /// `wgmma`s that were not waited for.
+    products: Vec<tensor::PendingProduct<'a>>,
+    /// Bulk stores that were not waited for.
+    bulk_stores: Vec<bulk::PendingStore>,
     /// Several CTAs run, so that they may race.
     many_ctas: bool,
 }

@@ -78,7 +78,10 @@ impl Shared {
         if self.checks.copies_in_flight && self.in_flight.meets(at, bytes) {
             return Err(Stop::lane(lane, FaultKind::CopyInFlight { address }));
         }
-        if !matches!(touch, Touch::Write | Touch::StrongWrite) && self.checks.unwritten && !self.written.contains(at, bytes) {
+        if !matches!(touch, Touch::Write | Touch::StrongWrite)
+            && self.checks.unwritten
+            && !self.written.contains(at, bytes)
+        {
             return Err(Stop::lane(lane, FaultKind::Unwritten { space, address, bytes: length }));
         }
         if self.checks.shared_races {
@@ -97,8 +100,7 @@ impl Shared {
 
     /// The fault of a race.
     pub(crate) fn race(&self, lane: usize, Found { race, other, at }: Found) -> Box<Stop> {
-        let other =
-            if other == self.warps { "a bulk copy".to_owned() } else { format!("warp {other}") };
+        let other = if other == self.warps { "a bulk copy".to_owned() } else { format!("warp {other}") };
         Stop::lane(lane, FaultKind::SharedRace { address: at as u64, race, other })
     }
 }

@@ -8,7 +8,7 @@ use crate::error::FaultKind;
 /// Instructions after which another warp gets its turn: one may spin on what another writes.
 const TURN: u32 = 4096;
 
-impl Machine<'_> {
+impl<'a> Machine<'a> {
     /// Executes a warp until it waits, ends, or has had its turn.
     pub(super) fn turn(&mut self, warp: &mut Warp) -> Result<()> {
         warp.state = State::Ready;
@@ -52,7 +52,7 @@ impl Machine<'_> {
     }
 
     #[inline]
-    fn execute(&mut self, warp: &mut Warp, op: &Op, mask: u32, at: usize) -> Result<()> {
+    fn execute(&mut self, warp: &mut Warp, op: &'a Op, mask: u32, at: usize) -> Result<()> {
         if warp.arithmetic(op, mask) {
             return Ok(());
         }
@@ -100,7 +100,9 @@ impl Machine<'_> {
                 let value = warp.p[p.0 as usize] ^ flip;
                 warp.vote(*vote, value, *dst, *dst_p, *members, mask)
             }
-            Op::Match { all, dst, valid, a, members } => warp.matching(*all, *dst, *valid, *a, *members, mask),
+            Op::Match { all, dst, valid, a, members } => {
+                warp.matching(*all, *dst, *valid, *a, *members, mask)
+            }
             Op::Redux { f, dst, a, members } => warp.redux(*f, *dst, *a, *members, mask),
             Op::Elect { dst, p, members } => warp.elect(*dst, *p, *members, mask),
             Op::WarpSync { members } => warp.members(*members, mask).map(|_| ()),

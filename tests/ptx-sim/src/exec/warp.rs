@@ -60,6 +60,10 @@ pub(crate) struct Warp {
     pub copies: Vec<PendingCopy>,
     /// Number of the group that each lane fills.
     pub group: [u32; 32],
+    /// The same for bulk stores.
+    pub bulk_group: [u32; 32],
+    /// Number of the group of `wgmma`s that the warp fills.
+    pub product_group: u32,
     /// Instructions executed.
     pub executed: u64,
     /// The instruction that was executed last.
@@ -85,6 +89,8 @@ impl Warp {
             frame_written: ByteSet::new(frame_bytes * 32),
             copies: Vec::new(),
             group: [0; 32],
+            bulk_group: [0; 32],
+            product_group: 0,
             executed: 0,
             current: None,
         }
@@ -104,6 +110,8 @@ impl Warp {
         self.frame_written.clear();
         self.copies.clear();
         self.group = [0; 32];
+        self.bulk_group = [0; 32];
+        self.product_group = 0;
         self.executed = 0;
         self.current = None;
     }

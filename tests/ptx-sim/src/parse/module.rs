@@ -43,14 +43,8 @@ pub(crate) fn parse(text: &str) -> Result<Tree> {
         let line = text[e.start..].lines().next().unwrap_or("").trim().chars().take(80).collect();
         ParseError { line: e.line, text: line, kind: e.kind }
     })?;
-    let mut parser = Parser {
-        text,
-        tokens,
-        at: 0,
-        tree: Tree::default(),
-        globals: HashMap::new(),
-        scopes: Vec::new(),
-    };
+    let mut parser =
+        Parser { text, tokens, at: 0, tree: Tree::default(), globals: HashMap::new(), scopes: Vec::new() };
     parser.module()?;
     Ok(parser.tree)
 }
@@ -147,12 +141,8 @@ impl<'a> Parser<'a> {
         let token = self.tokens[self.at];
         match token.tok {
             Tok::Word(".loc" | ".file") => self.skip_line(token.line),
-            Tok::Word(".pragma") => {
-                while !matches!(self.next().tok, Tok::Punct(';') | Tok::End) {}
-            }
-            Tok::Word(".section") => {
-                while !matches!(self.next().tok, Tok::Punct('}') | Tok::End) {}
-            }
+            Tok::Word(".pragma") => while !matches!(self.next().tok, Tok::Punct(';') | Tok::End) {},
+            Tok::Word(".section") => while !matches!(self.next().tok, Tok::Punct('}') | Tok::End) {},
             _ => return false,
         }
         true
@@ -272,7 +262,9 @@ impl<'a> Parser<'a> {
                 ".align" => {
                     align = self.small("alignment")?;
                     if !align.is_power_of_two() {
-                        return Err(self.fail(start, ParseErrorKind::Unsupported(format!("alignment {align}"))));
+                        return Err(
+                            self.fail(start, ParseErrorKind::Unsupported(format!("alignment {align}")))
+                        );
                     }
                 }
                 ".ptr" | ".global" | ".shared" | ".const" | ".local" | ".managed" | ".attribute" => {}
