@@ -2,8 +2,10 @@
 
 mod chain;
 pub mod commands;
+pub mod drawn;
 pub mod golden;
 pub mod kernel;
 mod native;
 pub mod ptxas;
 pub mod random;
+mod sim;
