@@ -3,6 +3,8 @@
 
 mod command;
 mod engine;
+mod fake;
+mod gpu;
 mod ranges;
 mod session;
 mod toy;
