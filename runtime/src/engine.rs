@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use nemo_ir::artifact::{Artifact, ArtifactError, Needs, TargetManifest};
+use nemo_ir::artifact::{Artifact, ArtifactError, Needs};
 use nemo_ir::plan::{Arg, Limits, Phase, Plan, Program};
 use thiserror::Error;
 
@@ -296,9 +296,7 @@ fn choose_among<'a>(
     gpus: &Result<Vec<Facts>, NoGpus>,
 ) -> Result<Choice<'a>, EngineError> {
     let targets = &artifact.manifest().targets;
-    let considered: Vec<&TargetManifest> =
-        targets.iter().filter(|target| wanted.is_none_or(|wanted| target.name == wanted)).collect();
-    if let (true, Some(wanted)) = (considered.is_empty(), wanted) {
+    if let Some(wanted) = wanted.filter(|wanted| targets.iter().all(|target| target.name != *wanted)) {
         return Err(artifact.missing_target(wanted).into());
     }
     let device = match device {
@@ -307,5 +305,5 @@ fn choose_among<'a>(
         DeviceChoice::Cuda(number) => Wanted::Gpu(*number),
         DeviceChoice::Driver(_) => Wanted::Gpu(None),
     };
-    Ok(choice::choose(artifact.file(), &considered, device, &Machine { lacks: cpu::missing, gpus })?)
+    Ok(choice::choose(artifact.file(), targets, wanted, device, &Machine { lacks: cpu::missing, gpus })?)
 }

@@ -151,24 +151,28 @@ fn counted(has: usize) -> String {
     }
 }
 
-/// The best of some targets for a machine: a GPU's before a CPU's, of a GPU's the one of the highest capability that
-/// one of them runs, of a CPU's the one with the most features.
+/// The best target for a machine, or the one called `name` if the machine runs it: a GPU's before a CPU's, of a GPU's
+/// the one of the highest capability that one of them runs, of a CPU's the one with the most features.
 ///
 /// # Errors
 /// [`ChoiceError`], which says what the artifact has and what this machine lacks.
 pub fn choose<'a>(
     file: &Path,
-    considered: &[&'a TargetManifest],
+    targets: &'a [TargetManifest],
+    name: Option<&str>,
     wanted: Wanted,
     machine: &Machine<'_>,
 ) -> Result<Choice<'a>, ChoiceError> {
+    let considered: Vec<_> =
+        targets.iter().filter(|target| name.is_none_or(|name| target.name == name)).collect();
+    let considered = considered.as_slice();
     match wanted {
         Wanted::Host => {
-            require_kind(file, considered, Kind::Cpu)?;
+            require_kind(file, considered, name, Kind::Cpu)?;
             on_cpu(considered, machine).ok_or_else(|| no_cpu(file, considered, machine))
         }
         Wanted::Gpu(number) => {
-            require_kind(file, considered, Kind::Gpu)?;
+            require_kind(file, considered, name, Kind::Gpu)?;
             let gpus = machine.gpus.as_ref().map_err(Clone::clone)?;
             match number {
                 Some(wanted) if wanted as usize >= gpus.len() => {
@@ -217,12 +221,17 @@ impl Kind {
 }
 
 /// That some target is of a kind.
-fn require_kind(file: &Path, considered: &[&TargetManifest], kind: Kind) -> Result<(), ChoiceError> {
+fn require_kind(
+    file: &Path,
+    considered: &[&TargetManifest],
+    name: Option<&str>,
+    kind: Kind,
+) -> Result<(), ChoiceError> {
     if considered.iter().any(|target| Kind::of(target) == kind) {
         return Ok(());
     }
-    match considered {
-        [only] => Err(ChoiceError::OtherKind {
+    match (name, considered) {
+        (Some(_), [only, ..]) => Err(ChoiceError::OtherKind {
             target: only.name.clone(),
             of: Kind::of(only).name(),
             device: kind.device(),

@@ -405,6 +405,7 @@ fn kernels_are_checked_before_the_gpu_is_touched() {
     large.targets[0].plan.kernels[0].geometry.as_mut().unwrap().grid[1] = Extent::Const(70_000);
     let all = [missing, no_text, for_cpus, large].map(|contents| refused(&fake, &contents));
     insta::assert_snapshot!("kernels", all.join("\n"));
+    assert_eq!(fake.asked(), []);
 }
 
 #[test]

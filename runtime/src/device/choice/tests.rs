@@ -36,7 +36,7 @@ fn targets(names: &str) -> Vec<TargetManifest> {
         "sm_90a" => cuda("sm_90a", (9, 0), false, 525),
         _ => panic!("{name}"),
     };
-    names.split_whitespace().map(target).collect()
+    names.trim_start_matches("--target ").split_whitespace().map(target).collect()
 }
 
 fn gpu(name: &str, capability: (u32, u32), driver: u32) -> Facts {
@@ -70,9 +70,9 @@ fn lacks(features: &[String]) -> Vec<&str> {
 /// What is chosen, as a line.
 fn chosen(names: &str, machine: &str, wanted: Wanted) -> String {
     let targets = targets(names);
-    let considered: Vec<_> = targets.iter().collect();
     let gpus = gpus(machine);
-    match choose(Path::new("m.nemo"), &considered, wanted, &Machine { lacks, gpus: &gpus }) {
+    let name = names.strip_prefix("--target ");
+    match choose(Path::new("m.nemo"), &targets, name, wanted, &Machine { lacks, gpus: &gpus }) {
         Ok(Choice { target, gpu, note }) => {
             let place = gpu.map_or_else(|| "CPU".to_owned(), |gpu| format!("GPU {gpu}"));
             format!("{} on {place}{}", target.name, note.map(|note| format!(" ({note})")).unwrap_or_default())
@@ -131,8 +131,10 @@ fn what_does_not_run_is_told_in_a_sentence() {
         ("sm_86", "old", any),
         ("v3 v4", "a10g", any),
         ("v3", "a10g", any),
+        ("--target v3", "a10g", any),
         ("sm_86 sm_90a", "a10g", Wanted::Host),
-        ("sm_86", "a10g", Wanted::Host),
+        ("--target sm_86", "a10g", Wanted::Host),
+        ("--target sm_90a", "a10g", Wanted::Best),
         ("v9 sm_86", "a10g", Wanted::Host),
         ("v9", "a10g", Wanted::Best),
         ("v9 v4", "no-driver", Wanted::Best),

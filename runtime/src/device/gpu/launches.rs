@@ -150,6 +150,22 @@ impl Extents {
     }
 }
 
+/// That no launch of a program has more CTAs than there can be, in a step of its largest extents.
+///
+/// # Errors
+/// [`GpuError::Grid`].
+pub(super) fn check_grids(plan: &Plan, program: &plan::Program, largest: Extents) -> Result<(), GpuError> {
+    for launch in program.blocks.iter().flat_map(|block| &block.launches) {
+        let kernel = &plan.kernels[launch.kernel];
+        let Some(geometry) = &kernel.geometry else { continue };
+        let grid = largest.grid(&geometry.grid);
+        if grid.iter().zip(MAX_GRID).any(|(has, most)| *has > most) {
+            return Err(GpuError::Grid { kernel: kernel.symbol.clone(), grid });
+        }
+    }
+    Ok(())
+}
+
 /// Tensor maps that the driver has made, by what they describe.
 #[derive(Debug, Default)]
 pub(super) struct Maps {
@@ -171,17 +187,16 @@ impl Maps {
 }
 
 impl Program {
-    /// Resolves a program's launches to addresses; `largest` are the extents of its largest step, and steps of the
-    /// sizes in `buckets` are recorded.
+    /// Resolves a program's launches to addresses; steps of the sizes in `buckets` are recorded.
     ///
     /// # Errors
-    /// [`GpuError`] where a kernel has no geometry, or more CTAs than there can be.
+    /// [`GpuError`] where the plan does not say how a kernel is launched.
     pub(super) fn new(
         plan: &Plan,
         program: &plan::Program,
         kernels: &[KernelId],
         addresses: &Addresses,
-        (largest, buckets): (Extents, Vec<u64>),
+        buckets: Vec<u64>,
     ) -> Result<Self, GpuError> {
         let mut parts = Vec::new();
         let mut launches = Vec::new();
@@ -192,10 +207,6 @@ impl Program {
                     .geometry
                     .as_ref()
                     .ok_or_else(|| GpuError::NoGeometry { kernel: kernel.symbol.clone() })?;
-                let grid = largest.grid(&geometry.grid);
-                if grid.iter().zip(MAX_GRID).any(|(has, most)| *has > most) {
-                    return Err(GpuError::Grid { kernel: kernel.symbol.clone(), grid });
-                }
                 let layout = Layout::of(launch.args.len(), geometry.maps.len());
                 let pointers = launch.args.iter().map(|arg| addresses.of(*arg, call));
                 let mut parameters = Vec::with_capacity(layout.bytes);

@@ -17,7 +17,7 @@ use thiserror::Error;
 use self::driver::{Driver, DriverError, Image, KernelId, KernelUse, Loaded, ModuleId};
 use self::graphs::{Graphs, buckets};
 use self::inputs::Inputs;
-use self::launches::{Addresses, Extents, Maps, Program};
+use self::launches::{Addresses, Extents, Maps, Program, check_grids};
 use super::sizes::{Sizes, total};
 use super::{Device, DeviceError, LaunchTime, MemoryUse, Profiling};
 use crate::step::{Bounds, CheckedStep};
@@ -133,6 +133,15 @@ impl Gpu {
     ) -> Result<(Self, Vec<String>), GpuError> {
         let GpuOptions { mut driver, profiling, bounds } = options;
         let text = check_ptx(plan, kernels.ptx)?;
+        for program in &plan.programs {
+            let dims = StepDims {
+                tokens: program.max_tokens,
+                seqs: program.max_seqs,
+                rows: program.max_tokens,
+                pages: bounds.pages_per_seq,
+            };
+            check_grids(plan, program, Extents::new(dims, &bounds))?;
+        }
         let buckets: Vec<_> = plan.programs.iter().map(|program| buckets(program, &bounds)).collect();
         let seqs = buckets.iter().flatten().fold(bounds.seqs, |most, bucket| most.max(*bucket));
         let sizes = Sizes::of(plan, &bounds, seqs);
@@ -144,17 +153,12 @@ impl Gpu {
         let module = load(driver.as_mut(), kernels, text, &mut notes)?;
         let ids = kernel_ids(driver.as_mut(), plan, module)?;
         let addresses = memory::place(driver.as_mut(), plan, (&sizes, &inputs), weights, &bounds)?;
-        let mut programs = Vec::new();
-        for (program, buckets) in plan.programs.iter().zip(buckets) {
-            let dims = StepDims {
-                tokens: program.max_tokens,
-                seqs: program.max_seqs,
-                rows: program.max_tokens,
-                pages: bounds.pages_per_seq,
-            };
-            let steps = (Extents::new(dims, &bounds), buckets);
-            programs.push(Program::new(plan, program, &ids, &addresses, steps)?);
-        }
+        let programs = plan
+            .programs
+            .iter()
+            .zip(buckets)
+            .map(|(program, buckets)| Program::new(plan, program, &ids, &addresses, buckets))
+            .collect::<Result<_, _>>()?;
         let memory = MemoryUse {
             weights: total(&sizes.weights),
             states: total(&sizes.states),
