@@ -5,6 +5,7 @@ mod command;
 mod engine;
 mod fake;
 mod gpu;
+mod libcuda;
 mod ranges;
 mod session;
 mod toy;

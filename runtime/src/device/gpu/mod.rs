@@ -134,13 +134,7 @@ impl Gpu {
         let GpuOptions { mut driver, profiling, bounds } = options;
         let text = check_ptx(plan, kernels.ptx)?;
         for program in &plan.programs {
-            let dims = StepDims {
-                tokens: program.max_tokens,
-                seqs: program.max_seqs,
-                rows: program.max_tokens,
-                pages: bounds.pages_per_seq,
-            };
-            check_grids(plan, program, Extents::new(dims, &bounds))?;
+            check_grids(plan, program, largest(program, &bounds))?;
         }
         let buckets: Vec<_> = plan.programs.iter().map(|program| buckets(program, &bounds)).collect();
         let seqs = buckets.iter().flatten().fold(bounds.seqs, |most, bucket| most.max(*bucket));
@@ -153,12 +147,17 @@ impl Gpu {
         let module = load(driver.as_mut(), kernels, text, &mut notes)?;
         let ids = kernel_ids(driver.as_mut(), plan, module)?;
         let addresses = memory::place(driver.as_mut(), plan, (&sizes, &inputs), weights, &bounds)?;
-        let programs = plan
+        let mut programs: Vec<Program> = plan
             .programs
             .iter()
             .zip(buckets)
             .map(|(program, buckets)| Program::new(plan, program, &ids, &addresses, buckets))
             .collect::<Result<_, _>>()?;
+        // What the driver says against a tensor map it says now.
+        let mut maps = Maps::default();
+        for (program, of) in programs.iter_mut().zip(&plan.programs) {
+            program.resolve(driver.as_mut(), &mut maps, largest(of, &bounds))?;
+        }
         let memory = MemoryUse {
             weights: total(&sizes.weights),
             states: total(&sizes.states),
@@ -170,7 +169,7 @@ impl Gpu {
             profiling,
             programs,
             graphs: Graphs::default(),
-            maps: Maps::default(),
+            maps,
             inputs,
             addresses,
             memory,
@@ -208,6 +207,17 @@ impl Gpu {
         }
         driver.run(launches)
     }
+}
+
+/// Extents of the largest step of a program.
+fn largest(program: &plan::Program, bounds: &Bounds) -> Extents {
+    let dims = StepDims {
+        tokens: program.max_tokens,
+        seqs: program.max_seqs,
+        rows: program.max_tokens,
+        pages: bounds.pages_per_seq,
+    };
+    Extents::new(dims, bounds)
 }
 
 /// Loads the machine code where it is the GPU's own and the driver takes it, and PTX otherwise.
