@@ -154,4 +154,25 @@ prefill, 1..=512 tokens: 0.0 ms in kernels
         assert_eq!((&row["first_tokens"], &row["last_tokens"]), (&1.into(), &1.into()));
         assert_eq!((&row["block"], &row["calls"], &row["count"]), (&"layer".into(), &8.into(), &16.into()));
     }
+
+    #[test]
+    fn predictions_stand_beside_their_kernels() {
+        let json = r#"{"programs": [{"phase": "decode", "first_tokens": 1, "last_tokens": 1, "tokens": 1,
+            "blocks": [[2, {"name": "layer", "kernels": [{"op": "linear", "bytes": 1000000, "seconds": 8e-6}]}]]}]}"#;
+        let predictions: Predictions = serde_json::from_str(json).unwrap();
+        let times = [
+            time((Phase::Decode, 1..=1), ("layer", 2), ("linear", 4), 40),
+            time((Phase::Decode, 1..=1), ("layer", 2), ("norm", 2), 10),
+        ];
+        let wanted = "
+decode, 1..=1 tokens: 0.1 ms in kernels; predictions are for 1 tokens
+  100.0 %      0.050 ms        2 x     25.00 us  block layer
+   80.0 %      0.040 ms        4 x     10.00 us    linear  (linear_0)  predicted 8.00 us, 100.0 GB/s, 25 %
+   20.0 %      0.010 ms        2 x      5.00 us    norm  (norm_0)
+";
+        assert_eq!(table(&times, &predictions, Some(400e9)), wanted);
+        assert!(table(&times, &predictions, None).contains("predicted 8.00 us, 100.0 GB/s\n"));
+        assert_eq!(row(&times[0], &predictions)["predicted_seconds"], 8e-6);
+        assert!(row(&times[1], &predictions)["predicted_seconds"].is_null());
+    }
 }

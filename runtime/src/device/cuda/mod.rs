@@ -33,9 +33,6 @@ const COPY_BYTES: u64 = 512 << 20;
 /// Copies that are timed together.
 const COPIES: u32 = 8;
 
-/// Shared memory that every kernel may have without asking.
-const PLAIN_SHARED: u32 = 48 << 10;
-
 /// One GPU, its primary context, and everything taken from it.
 #[derive(Debug)]
 pub(crate) struct Cuda {
@@ -252,7 +249,8 @@ impl Driver for Cuda {
         // SAFETY: the module lives as long as `self`, and the name ends with a zero.
         let found = unsafe { sys::cuModuleGetFunction(&mut function, module, name.as_ptr()) };
         done(found, "cuModuleGetFunction").map_err(|error| about(&error.0))?;
-        if shared > PLAIN_SHARED {
+        // Above 48 KiB, together with what is declared in the code, it has to be asked for.
+        if shared > 0 {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function is of a module that lives as long as `self`.
             let set = unsafe { sys::cuFuncSetAttribute(function, attribute, shared as i32) };
