@@ -2,14 +2,18 @@
 
 use std::path::PathBuf;
 
-use nemo_ir::artifact::{Artifact, ArtifactError, TargetManifest};
+use nemo_ir::artifact::{Artifact, ArtifactError, Needs};
 use nemo_ir::plan::{Arg, Limits, Phase, Plan, Program};
 use thiserror::Error;
 
+use crate::device::choice::{self, Choice, ChoiceError, DeviceChoice, Machine, NoGpus, Wanted};
+use crate::device::gpu::driver::{DriverError, Facts};
+use crate::device::gpu::{Gpu, GpuError, GpuOptions, Kernels};
 use crate::device::host::pool::Pinning;
 use crate::device::host::{Host, HostError, HostOptions, cpu, pool};
-use crate::device::{Device, LaunchTime, MemoryUse, Profiling};
+use crate::device::{Device, DeviceError, LaunchTime, MemoryUse, Profiling, cuda};
 use crate::step::{Bounds, Step, StepError, Written};
+use crate::weights::stream::Stream;
 use crate::weights::{Progress, Weights, WeightsError, WeightsSource};
 
 /// How an engine is set up; the defaults suit a library user who has one model.
@@ -17,6 +21,8 @@ use crate::weights::{Progress, Weights, WeightsError, WeightsSource};
 pub struct EngineOptions {
     /// Target of the artifact; the best that this machine can run unless given.
     pub target: Option<String>,
+    /// Where it runs.
+    pub device: DeviceChoice,
     /// Where the weights come from.
     pub weights: WeightsSource,
     /// Threads that compute; all cores unless given.
@@ -38,6 +44,7 @@ impl EngineOptions {
     pub fn new(weights: WeightsSource) -> Self {
         Self {
             target: None,
+            device: DeviceChoice::default(),
             weights,
             threads: None,
             pinning: Pinning::default(),
@@ -58,14 +65,9 @@ pub enum EngineError {
     /// The weights.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// No target that this CPU runs.
-    #[error("artifact `{}` is for another CPU: {targets}", file.display())]
-    OtherCpu {
-        /// The artifact.
-        file: PathBuf,
-        /// Its targets, each with the features that this CPU lacks.
-        targets: String,
-    },
+    /// No target that runs here.
+    #[error(transparent)]
+    Choice(#[from] ChoiceError),
     /// More than the artifact was compiled for.
     #[error("{what} is {wanted}; artifact `{}` was compiled for 1 to {most}", file.display())]
     Limit {
@@ -78,7 +80,7 @@ pub enum EngineError {
         /// The artifact.
         file: PathBuf,
     },
-    /// The device.
+    /// The CPU.
     #[error("cannot load artifact `{}`: {source}", file.display())]
     Host {
         /// The artifact.
@@ -86,13 +88,22 @@ pub enum EngineError {
         /// What went wrong.
         source: HostError,
     },
+    /// A GPU's driver.
+    #[error("cannot use the GPU: {0}")]
+    Driver(#[from] DriverError),
+    /// The GPU.
+    #[error("cannot load artifact `{}`: {source}", file.display())]
+    Gpu {
+        /// The artifact.
+        file: PathBuf,
+        /// What went wrong.
+        source: GpuError,
+    },
 }
 
 /// What a step gives.
 #[derive(Debug, Clone, Copy)]
 pub struct StepOutput<'a> {
-    /// `[L, V]`; `None` where the program keeps no logits.
-    pub logits: Option<&'a [f32]>,
     /// `[R]`: the next token of each sequence, or -1 where none of its rows wanted logits.
     pub next: &'a [i32],
 }
@@ -107,6 +118,9 @@ pub struct Engine {
     written: Written,
     /// By program: whether it keeps logits.
     keeps_logits: Vec<bool>,
+    /// Rows of logits that the last step kept, if it kept any.
+    rows: Option<usize>,
+    notes: Vec<String>,
 }
 
 impl Engine {
@@ -115,8 +129,17 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]: everything that can be wrong with the files is found here, before a step runs.
     pub fn load(artifact: &Artifact, options: &EngineOptions) -> Result<Self, EngineError> {
-        let target = artifact.target(&choose_target(artifact, options.target.as_deref())?.name)?;
-        let plan = target.plan;
+        let given = match &options.device {
+            DeviceChoice::Driver(factory) => Some(factory.make()?),
+            _ => None,
+        };
+        let gpus = match &given {
+            Some(driver) => Ok(vec![driver.facts().clone()]),
+            None => gpus(artifact, &options.device),
+        };
+        let choice = choose_among(artifact, options.target.as_deref(), &options.device, &gpus)?;
+        let target = artifact.target(&choice.target.name)?;
+        let plan = &target.plan;
         let limit = |what, wanted: Option<u64>, most| match wanted {
             Some(wanted) if !(1..=most).contains(&wanted) => {
                 Err(EngineError::Limit { what, wanted, most, file: artifact.file().to_owned() })
@@ -128,13 +151,35 @@ impl Engine {
         let max_seqs = limit("--max-seqs", options.max_seqs, seqs)?;
         let max_context = limit("--max-context", options.max_context, plan.limits.max_context)?;
         let threads = options.threads.unwrap_or_else(pool::default_threads);
-        let weights = Weights::load(&options.weights, &plan.weights, threads, options.progress)?;
-        let bounds = Bounds::of(&plan, max_seqs, max_context);
-        let host = HostOptions { threads, pinning: options.pinning, profiling: options.profiling, bounds };
-        let device = Host::new(&plan, target.object, weights, host)
-            .map_err(|source| EngineError::Host { file: artifact.file().to_owned(), source })?;
+        let bounds = Bounds::of(plan, max_seqs, max_context);
+        let file = || artifact.file().to_owned();
+        let mut notes: Vec<String> = choice.note.into_iter().collect();
+        let device: Box<dyn Device> = match (&choice.target.needs, choice.gpu) {
+            (Needs::Cuda(needs), Some(number)) => {
+                let weights = Stream::open(&options.weights, &plan.weights, threads, options.progress)?;
+                let driver = match given {
+                    Some(driver) => driver,
+                    None => Box::new(cuda::Cuda::open(number)?),
+                };
+                let kernels = Kernels { needs, ptx: target.object, cubin: target.cubin };
+                let gpu = GpuOptions { driver, profiling: options.profiling, bounds };
+                let (gpu, more) = Gpu::new(plan, kernels, &weights, gpu)
+                    .map_err(|source| EngineError::Gpu { file: file(), source })?;
+                notes.extend(more);
+                Box::new(gpu)
+            }
+            _ => {
+                let weights = Weights::load(&options.weights, &plan.weights, threads, options.progress)?;
+                let (pinning, profiling) = (options.pinning, options.profiling);
+                let host = HostOptions { threads, pinning, profiling, bounds };
+                let host = Host::new(plan, target.object, weights, host)
+                    .map_err(|source| EngineError::Host { file: file(), source })?;
+                Box::new(host)
+            }
+        };
         let keeps_logits = plan.programs.iter().map(keeps_logits).collect();
-        Ok(Self { device: Box::new(device), plan, bounds, written: Written::new(&bounds), keeps_logits })
+        let written = Written::new(&bounds);
+        Ok(Self { device, plan: target.plan, bounds, written, keeps_logits, rows: None, notes })
     }
 
     /// Runs one step.
@@ -143,12 +188,31 @@ impl Engine {
     /// [`StepError`] when an input is out of its range; nothing has run then.
     pub fn step(&mut self, step: &Step<'_>) -> Result<StepOutput<'_>, StepError> {
         let step = step.check(&self.bounds, &mut self.written)?;
+        self.rows = None;
         self.device.run(&step)?;
         let dims = step.dims();
         let program = self.plan.program_for(step.phase(), dims.tokens);
         let keeps_logits = program.is_some_and(|program| self.keeps_logits[program]);
-        let logits = keeps_logits.then(|| self.device.logits(dims.rows as usize));
-        Ok(StepOutput { logits, next: self.device.next(dims.seqs as usize) })
+        self.rows = keeps_logits.then_some(dims.rows as usize);
+        Ok(StepOutput { next: self.device.next(dims.seqs as usize) })
+    }
+
+    /// The logits of the last step, `[L, V]`; `None` where its program keeps none, and before the first step.
+    ///
+    /// A device with a memory of its own brings them when they are asked for.
+    ///
+    /// # Errors
+    /// [`DeviceError`] when they cannot be brought.
+    pub fn logits(&mut self) -> Result<Option<&[f32]>, DeviceError> {
+        match self.rows {
+            Some(rows) => self.device.logits(rows).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// What the users of a command may want to know of the load, a line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// What its steps may reach.
@@ -176,14 +240,15 @@ impl Engine {
         self.device.memory()
     }
 
-    /// Bytes a second that a plain streaming read of a large buffer reaches, measured now.
-    pub fn read_bandwidth(&mut self) -> f64 {
+    /// Bytes a second that a plain stream over a large buffer moves, measured now: reads on a CPU, a copy's reads and
+    /// writes on a GPU. `None` where that cannot be measured.
+    pub fn read_bandwidth(&mut self) -> Option<f64> {
         self.device.read_bandwidth()
     }
 
     /// Floating-point operations a second that dot products between registers reach, measured now, in the
-    /// dtype of the device's fastest product of bf16.
-    pub fn product_peak(&mut self) -> f64 {
+    /// dtype of the device's fastest product of bf16. `None` where that cannot be measured.
+    pub fn product_peak(&mut self) -> Option<f64> {
         self.device.product_peak()
     }
 
@@ -199,34 +264,46 @@ fn keeps_logits(program: &Program) -> bool {
     launches.flat_map(|launch| &launch.args).any(|arg| *arg == Arg::Logits)
 }
 
-/// The target asked for, if this CPU runs it; else the one with the most features that it runs.
+/// This machine's GPUs, where it matters: an artifact for CPUs alone opens no driver.
+fn gpus(artifact: &Artifact, device: &DeviceChoice) -> Result<Vec<Facts>, NoGpus> {
+    let for_gpus = artifact.manifest().targets.iter().any(|target| matches!(target.needs, Needs::Cuda(_)));
+    match device {
+        DeviceChoice::Best | DeviceChoice::Cuda(_) if for_gpus => cuda::gpus(),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The target asked for, if this machine runs it where it was asked to; else the best that it runs.
 ///
 /// # Errors
-/// [`EngineError`], which says what the artifact has and what this CPU lacks.
+/// [`EngineError`], which says what the artifact has and what this machine lacks.
 pub fn choose_target<'a>(
     artifact: &'a Artifact,
     wanted: Option<&str>,
-) -> Result<&'a TargetManifest, EngineError> {
+    device: &DeviceChoice,
+) -> Result<Choice<'a>, EngineError> {
+    let gpus = match device {
+        DeviceChoice::Driver(factory) => Ok(vec![factory.make()?.facts().clone()]),
+        device => gpus(artifact, device),
+    };
+    choose_among(artifact, wanted, device, &gpus)
+}
+
+fn choose_among<'a>(
+    artifact: &'a Artifact,
+    wanted: Option<&str>,
+    device: &DeviceChoice,
+    gpus: &Result<Vec<Facts>, NoGpus>,
+) -> Result<Choice<'a>, EngineError> {
     let targets = &artifact.manifest().targets;
-    let considered: Vec<&TargetManifest> =
-        targets.iter().filter(|target| wanted.is_none_or(|wanted| target.name == wanted)).collect();
-    if let (true, Some(wanted)) = (considered.is_empty(), wanted) {
-        // The artifact's own error lists the targets there are.
-        artifact.target(wanted)?;
+    if let Some(wanted) = wanted.filter(|wanted| targets.iter().all(|target| target.name != *wanted)) {
+        return Err(artifact.missing_target(wanted).into());
     }
-    let best = considered
-        .iter()
-        .filter_map(|target| Some((target, target.needs.cpu_features()?)))
-        .filter(|(_, features)| cpu::missing(features).is_empty())
-        .max_by_key(|(_, features)| features.len())
-        .map(|(target, _)| target);
-    best.copied().ok_or_else(|| {
-        let describe = |target: &&TargetManifest| {
-            let missing = cpu::missing(target.needs.cpu_features().unwrap_or_default()).join(", ");
-            format!("target `{}` needs {missing}, which this one lacks", target.name)
-        };
-        let described: Vec<_> = considered.iter().map(describe).collect();
-        let targets = if described.is_empty() { "it has no target".to_owned() } else { described.join("; ") };
-        EngineError::OtherCpu { file: artifact.file().to_owned(), targets }
-    })
+    let device = match device {
+        DeviceChoice::Best => Wanted::Best,
+        DeviceChoice::Host => Wanted::Host,
+        DeviceChoice::Cuda(number) => Wanted::Gpu(*number),
+        DeviceChoice::Driver(_) => Wanted::Gpu(None),
+    };
+    Ok(choice::choose(artifact.file(), targets, wanted, device, &Machine { lacks: cpu::missing, gpus })?)
 }

@@ -17,7 +17,8 @@ const ROOMS: [(&str, &[&str]); 7] = [
 ];
 
 /// Packages that only the named rooms may use.
-const KEPT_APART: [(&str, &[&str]); 4] = [
+const KEPT_APART: [(&str, &[&str]); 5] = [
+    ("cudarc", &["nemort"]),
     ("egg", &["nemoc"]),
     ("inkwell", &["nemo-kernels"]),
     ("toml", &["nemo-models", "nemoc"]),

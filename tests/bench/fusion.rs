@@ -236,6 +236,12 @@ fn scaled(device: &Device, bandwidth: f64, peak: f64) -> Device {
     }
 }
 
+/// What the CPU reads in a second, and how many operations it does.
+fn meters(engine: &mut Engine) -> (f64, f64) {
+    let measured = engine.read_bandwidth().zip(engine.product_peak());
+    measured.expect("a CPU can be measured")
+}
+
 fn prediction(model: &Model, target: &HostTarget, device: &Device) {
     let variant = variant(model, device, Rules::Saturate);
     let mut engine = engine(model, target, &variant.programs, Profiling::EachLaunch);
@@ -243,9 +249,9 @@ fn prediction(model: &Model, target: &HostTarget, device: &Device) {
     let mut ratios: BTreeMap<(Phase, u64, String), Vec<f64>> = BTreeMap::new();
     let mut measured: BTreeMap<(Phase, u64, String), Vec<f64>> = BTreeMap::new();
     for _ in 0..ROUNDS {
-        let before = (engine.read_bandwidth(), engine.product_peak());
+        let before = meters(&mut engine);
         let times = profile(&mut engine);
-        let after = (engine.read_bandwidth(), engine.product_peak());
+        let after = meters(&mut engine);
         let device = scaled(device, f64::midpoint(before.0, after.0), f64::midpoint(before.1, after.1));
         for ranged in &variant.programs {
             let at = situation(&device, ranged);

@@ -192,8 +192,9 @@ impl Runner {
             min_p: &step.min_p,
             seed: &step.seed,
         };
-        let output = self.engine.step(&step).unwrap_or_else(|error| panic!("{error}"));
-        let mut logits = output.logits.expect("every row wants logits");
+        let next = self.engine.step(&step).unwrap_or_else(|error| panic!("{error}")).next.to_vec();
+        let logits = self.engine.logits().unwrap_or_else(|error| panic!("{error}"));
+        let mut logits = logits.expect("every row wants logits");
         let split = parts
             .iter()
             .map(|(_, tokens)| {
@@ -202,7 +203,7 @@ impl Runner {
                 own.to_vec()
             })
             .collect();
-        (split, output.next.to_vec())
+        (split, next)
     }
 
     /// The logits of a whole prompt as sequence 0: in one prefill step, or one decode step a token.

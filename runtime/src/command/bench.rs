@@ -9,10 +9,9 @@ use nemo_ir::artifact::Artifact;
 use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
+use super::predicted::Predictions;
 use super::traffic::{bytes_per_token, flops_per_token};
-use super::{
-    CommandError, RunArgs, Shape, check_device, directory, load_engine, number, output, profile, whole,
-};
+use super::{CommandError, RunArgs, Shape, directory, load_engine, number, output, profile, whole};
 use crate::device::{Profiling, human_bytes};
 use crate::engine::{Engine, EngineError, choose_target};
 use crate::session::{Request, Session, SessionError, positions};
@@ -57,17 +56,17 @@ enum Meters {
 }
 
 impl Meters {
-    fn bandwidth(self, engine: &mut Engine) -> f64 {
+    fn bandwidth(self, engine: &mut Engine) -> Option<f64> {
         match self {
             Self::On => engine.read_bandwidth(),
-            Self::Off => 0.0,
+            Self::Off => None,
         }
     }
 
-    fn peak(self, engine: &mut Engine) -> f64 {
+    fn peak(self, engine: &mut Engine) -> Option<f64> {
         match self {
             Self::On => engine.product_peak(),
-            Self::Off => 0.0,
+            Self::Off => None,
         }
     }
 }
@@ -92,19 +91,19 @@ struct Speed {
     prefill: f64,
     /// Tokens a second.
     decode: f64,
-    /// Bytes a second of plain reading, before and after decoding.
-    bandwidth: f64,
-    /// Floating-point operations a second between registers, before and after the prompt.
-    peak: f64,
+    /// Bytes a second of a plain stream, before and after decoding, where the device can measure it.
+    bandwidth: Option<f64>,
+    /// Floating-point operations a second between registers, before and after the prompt, where the device can
+    /// measure them.
+    peak: Option<f64>,
 }
 
 pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
-    check_device(&args.run.device)?;
     if args.prompt == 0 || args.new < 2 {
         return Err(CommandError::Refused("--prompt must be at least 1 and --new at least 2".to_owned()));
     }
     let artifact = Artifact::open(&args.run.artifact)?;
-    let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
+    let limits = choose_target(&artifact, args.run.target.as_deref(), &args.run.device())?.target.limits;
     let (prompt, new, context) = (args.prompt as usize, args.new as usize, limits.max_context);
     let needed = positions(prompt, new);
     if needed > context {
@@ -135,17 +134,22 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     }
     let times = engine.take_profile();
     let of_runs = |figure: &dyn Fn(&Speed) -> f64| median(speeds.iter().map(figure).collect());
+    // Nothing where a single run has none.
+    let measured = |figure: &dyn Fn(&Speed) -> Option<f64>| {
+        speeds.iter().map(figure).collect::<Option<Vec<_>>>().map(median)
+    };
     let prefill = of_runs(&|speed| speed.prefill);
     let decode = of_runs(&|speed| speed.decode);
-    let bandwidth = of_runs(&|speed| speed.bandwidth) / 1e9;
-    let peak = of_runs(&|speed| speed.peak) / 1e9;
+    let bandwidth = measured(&|speed| Some(speed.bandwidth? / 1e9));
+    let peak = measured(&|speed| Some(speed.peak? / 1e9));
     let flops = flops_per_token(engine.plan());
     let context = args.prompt + args.new / 2;
     let bytes = bytes_per_token(engine.plan(), args.seqs, context);
     let rate = bytes * decode / 1e9;
     // Run by run, as the machine's speed drifts.
-    let share = of_runs(&|speed| bytes * speed.decode / speed.bandwidth.max(1.0));
-    let peak_share = of_runs(&|speed| flops * speed.prefill / speed.peak.max(1.0));
+    let share = measured(&|speed| Some(bytes * speed.decode / speed.bandwidth?.max(1.0)));
+    let peak_share = measured(&|speed| Some(flops * speed.prefill / speed.peak?.max(1.0)));
+    let predicted = Predictions::of(&artifact, &engine.plan().target);
     let memory = engine.memory();
     if args.json {
         return output::json(&json!({
@@ -167,7 +171,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
             "bytes_per_token": bytes,
             "weights_bytes": memory.weights,
             "peak_rss": peak_rss,
-            "profile": times.iter().map(profile::row).collect::<Vec<_>>(),
+            "profile": times.iter().map(|time| profile::row(time, &predicted)).collect::<Vec<_>>(),
         }));
     }
     output::line(&format!(
@@ -179,18 +183,28 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
     output::line(&format!("prefill   {prefill:10.2} tok/s  ({} x {} tokens)", args.seqs, args.prompt))?;
     output::line(&format!("          {:10.2} GFLOP/s in products with weights", flops * prefill / 1e9))?;
     output::line(&format!(
-        "products  {peak:10.2} GFLOP/s between registers ({:.0} % of it used)",
-        peak_share * 100.0
+        "products  {:>10} GFLOP/s between registers ({} of it used)",
+        figure(peak),
+        percent(peak_share)
     ))?;
     output::line(&format!("decode    {decode:10.2} tok/s  ({} x {} tokens)", args.seqs, args.new))?;
     output::line(&format!("          {rate:10.2} GB/s   ({} a token)", human_bytes(bytes as u64)))?;
-    output::line(&format!("reading   {bandwidth:10.2} GB/s   ({:.0} % of it used)", share * 100.0))?;
+    output::line(&format!("reading   {:>10} GB/s   ({} of it used)", figure(bandwidth), percent(share)))?;
     output::line(&format!(
         "weights   {}, peak memory {}",
         human_bytes(memory.weights),
         human_bytes(peak_rss)
     ))?;
-    output::write(&profile::table(&times))
+    output::write(&profile::table(&times, &predicted, bandwidth.map(|rate| rate * 1e9)))
+}
+
+/// A measured figure, or `-` where the device cannot measure it.
+fn figure(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"))
+}
+
+fn percent(share: Option<f64>) -> String {
+    share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", share * 100.0))
 }
 
 /// Reads the prompts and decodes; every sequence has the same length and another text.
@@ -227,9 +241,13 @@ fn repetition(engine: &mut Engine, args: &BenchArgs, meters: Meters) -> Result<S
     Ok(Speed {
         prefill: (args.seqs * args.prompt) as f64 / prefill.max(1e-9),
         decode: decoded as f64 / decode.max(1e-9),
-        bandwidth: f64::midpoint(bandwidth_before, bandwidth_after),
-        peak: f64::midpoint(peak_before, peak_after),
+        bandwidth: midpoint(bandwidth_before, bandwidth_after),
+        peak: midpoint(peak_before, peak_after),
     })
+}
+
+fn midpoint(first: Option<f64>, second: Option<f64>) -> Option<f64> {
+    Some(f64::midpoint(first?, second?))
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -10,9 +10,7 @@ use nemo_ir::artifact::Artifact;
 use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
-use super::{
-    CommandError, RunArgs, Shape, check_device, directory, load_engine, number, output, token, whole,
-};
+use super::{CommandError, RunArgs, Shape, directory, load_engine, number, output, token, whole};
 use crate::device::Profiling;
 use crate::engine::{EngineError, choose_target};
 use crate::session::{Deadline, Hook, Request, Sampling, Session, SessionError, positions};
@@ -98,10 +96,9 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
-    check_device(&args.run.device)?;
     let started = Instant::now();
     let artifact = Artifact::open(&args.run.artifact)?;
-    let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
+    let limits = choose_target(&artifact, args.run.target.as_deref(), &args.run.device())?.target.limits;
     // Whatever can be refused is refused before any weight is read.
     check_directory(&args.weights)?;
     let compiled = limits.max_context;

@@ -8,7 +8,7 @@ use nemo_ir::plan::Phase;
 use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
-use super::{CommandError, RunArgs, Shape, check_device, directory, load_engine, token};
+use super::{CommandError, RunArgs, Shape, directory, load_engine, token};
 use crate::device::Profiling;
 use crate::engine::{Engine, choose_target};
 use crate::session::check_tokens;
@@ -33,9 +33,8 @@ pub(super) struct LogitsArgs {
 }
 
 pub(super) fn run(args: &LogitsArgs) -> Result<(), CommandError> {
-    check_device(&args.run.device)?;
     let artifact = Artifact::open(&args.run.artifact)?;
-    let limits = choose_target(&artifact, args.run.target.as_deref())?.limits;
+    let limits = choose_target(&artifact, args.run.target.as_deref(), &args.run.device())?.target.limits;
     let count = args.tokens.len();
     if count as u64 > limits.max_context {
         return Err(CommandError::Refused(format!(
@@ -103,8 +102,8 @@ fn each_part(
             min_p: &[0.0],
             seed: &[[0, 0]],
         };
-        let output = engine.step(&step)?;
-        let logits = output.logits.ok_or_else(|| {
+        engine.step(&step)?;
+        let logits = engine.logits()?.ok_or_else(|| {
             CommandError::Refused(format!("the {} program of this artifact keeps no logits", phase.name()))
         })?;
         part_done(logits)?;

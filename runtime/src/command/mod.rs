@@ -4,6 +4,7 @@ mod bench;
 mod generate;
 mod logits;
 mod output;
+mod predicted;
 mod profile;
 mod traffic;
 mod verify;
@@ -17,9 +18,11 @@ use clap::{Args, Parser, Subcommand};
 use nemo_ir::artifact::{Artifact, ArtifactError};
 use thiserror::Error;
 
-use crate::device::Profiling;
+use crate::device::choice::DeviceChoice;
+use crate::device::gpu::GpuError;
 use crate::device::host::object::ObjectError;
 use crate::device::host::pool::Pinning;
+use crate::device::{DeviceError, Profiling};
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::session::SessionError;
 use crate::step::StepError;
@@ -55,12 +58,30 @@ struct RunArgs {
     /// Target of the artifact; the best that this machine runs unless given.
     #[arg(long)]
     target: Option<String>,
-    /// Where to run: `host`.
-    #[arg(long, default_value = "host")]
-    device: String,
+    /// Where to run: `host`, `cuda`, or `cuda:N` for the GPU of that number; the best that there is unless given.
+    #[arg(long, value_name = "DEVICE", value_parser = device)]
+    device: Option<DeviceArg>,
     /// Threads that compute; all cores unless given.
     #[arg(long, value_name = "N", value_parser = threads, allow_negative_numbers = true)]
     threads: Option<u32>,
+}
+
+impl RunArgs {
+    /// Where the model is to run.
+    fn device(&self) -> DeviceChoice {
+        match self.device {
+            None => DeviceChoice::Best,
+            Some(DeviceArg::Host) => DeviceChoice::Host,
+            Some(DeviceArg::Cuda(number)) => DeviceChoice::Cuda(number),
+        }
+    }
+}
+
+/// A device as the command line names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeviceArg {
+    Host,
+    Cuda(Option<u32>),
 }
 
 /// Why a command failed.
@@ -80,6 +101,10 @@ enum CommandError {
     Step(#[from] StepError),
     #[error("artifact `{}`, target `{target}`: {source}", file.display())]
     Kernels { file: PathBuf, target: String, source: ObjectError },
+    #[error("artifact `{}`, target `{target}`: {source}", file.display())]
+    GpuKernels { file: PathBuf, target: String, source: GpuError },
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     #[error("cannot write `{}`: {source}", file.display())]
     Write { file: PathBuf, source: std::io::Error },
     #[error("cannot write to standard output: {0}")]
@@ -149,12 +174,14 @@ fn token(text: &str) -> Result<u32, String> {
     number(text, 0..=u32::MAX.into()).map(|token| token as u32)
 }
 
-/// Refuses devices that there are none of.
-fn check_device(device: &str) -> Result<(), CommandError> {
-    if device == "host" {
-        return Ok(());
+/// `host`, `cuda` or `cuda:N`.
+fn device(text: &str) -> Result<DeviceArg, String> {
+    match text.split_once(':') {
+        None if text == "host" => Ok(DeviceArg::Host),
+        None if text == "cuda" => Ok(DeviceArg::Cuda(None)),
+        Some(("cuda", gpu)) => number(gpu, 0..=u32::MAX.into()).map(|gpu| DeviceArg::Cuda(Some(gpu as u32))),
+        _ => Err("a device is `host`, `cuda` or `cuda:N`".to_owned()),
     }
-    Err(CommandError::Refused(format!("there is no device `{device}`; this nemort has `host`")))
 }
 
 /// An engine for a command, which has the machine to itself.
@@ -166,6 +193,7 @@ fn load_engine(
 ) -> Result<Engine, CommandError> {
     let options = EngineOptions {
         target: args.target.clone(),
+        device: args.device(),
         weights,
         threads: args.threads,
         pinning: Pinning::All,
@@ -174,7 +202,11 @@ fn load_engine(
         progress: Progress::Bar,
         profiling: shape.profiling,
     };
-    Ok(Engine::load(artifact, &options)?)
+    let engine = Engine::load(artifact, &options)?;
+    for note in engine.notes() {
+        output::line_of_note(note);
+    }
+    Ok(engine)
 }
 
 /// The weights of a checkpoint directory.
@@ -185,6 +217,17 @@ fn directory(path: &Path) -> WeightsSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_have_three_forms() {
+        assert_eq!(device("host"), Ok(DeviceArg::Host));
+        assert_eq!(device("cuda"), Ok(DeviceArg::Cuda(None)));
+        assert_eq!(device("cuda:12"), Ok(DeviceArg::Cuda(Some(12))));
+        assert_eq!(device("cuda:-1").unwrap_err(), "-1 is not in 0..=4294967295");
+        for bad in ["", "tpu", "cuda:", "cuda:x", "host:0", "CUDA"] {
+            assert!(device(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn numbers_name_their_range() {

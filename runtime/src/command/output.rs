@@ -26,6 +26,12 @@ pub(super) fn warning(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "nemort: warning: {text}");
 }
 
+/// Something worth knowing on standard error, whoever reads it.
+pub(super) fn line_of_note(text: &str) {
+    // Nobody is left to tell when this fails.
+    let _ = writeln!(std::io::stderr().lock(), "nemort: {text}");
+}
+
 /// A note on standard error, for people only.
 pub(super) fn note(text: &str) {
     let mut err = std::io::stderr().lock();

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::predicted::{Prediction, Predictions};
 use crate::device::LaunchTime;
 
 /// A kernel's times in one block of one program, for scripts.
-pub(super) fn row(time: &LaunchTime) -> serde_json::Value {
+pub(super) fn row(time: &LaunchTime, predictions: &Predictions) -> serde_json::Value {
+    let predicted = predictions.get(time);
     json!({
         "phase": time.phase.name(),
         "first_tokens": time.tokens.start(),
@@ -20,17 +22,25 @@ pub(super) fn row(time: &LaunchTime) -> serde_json::Value {
         "kernel": time.symbol,
         "count": time.count,
         "seconds": time.total.as_secs_f64(),
+        "predicted_tokens": predicted.map(|predicted| predicted.tokens),
+        "predicted_bytes": predicted.map(|predicted| predicted.bytes),
+        "predicted_seconds": predicted.map(|predicted| predicted.seconds),
     })
 }
 
 /// For each program its blocks, for each block its kernels, the slowest first. A block's line has the time of one
-/// of its calls, a kernel's line that of one of its launches.
-pub(super) fn table(times: &[LaunchTime]) -> String {
+/// of its calls, a kernel's line that of one of its launches, and what was predicted of it; `bandwidth` is what
+/// a plain stream reaches, in bytes a second.
+pub(super) fn table(times: &[LaunchTime], predictions: &Predictions, bandwidth: Option<f64>) -> String {
     let mut text = String::new();
     for times in groups(times, |time| (time.phase, *time.tokens.start())).values() {
         let LaunchTime { phase, tokens, .. } = times[0];
         let all = total(times);
-        text += &format!("\n{}, {tokens:?} tokens: {:.1} ms in kernels\n", phase.name(), seconds(all) * 1e3);
+        let predicted_for = times.iter().find_map(|time| predictions.get(time));
+        let of =
+            predicted_for.map_or_else(String::new, |p| format!("; predictions are for {} tokens", p.tokens));
+        text +=
+            &format!("\n{}, {tokens:?} tokens: {:.1} ms in kernels{of}\n", phase.name(), seconds(all) * 1e3);
         let mut blocks: Vec<_> = groups(times.iter().copied(), |time| &time.block).into_values().collect();
         blocks.sort_by_key(|times| Reverse(total(times)));
         for mut times in blocks {
@@ -38,11 +48,21 @@ pub(super) fn table(times: &[LaunchTime]) -> String {
             text += &line(total(&times), all, *calls, &format!("block {block}"));
             times.sort_by_key(|time| Reverse(time.total));
             for time in times {
-                text += &line(time.total, all, time.count, &format!("  {}  ({})", time.op, time.symbol));
+                let beside = predictions.get(time).map_or_else(String::new, |p| beside(time, p, bandwidth));
+                let what = format!("  {}  ({}){beside}", time.op, time.symbol);
+                text += &line(time.total, all, time.count, &what);
             }
         }
     }
     text
+}
+
+/// What was predicted of a launch, and the bandwidth that it reached if it moved the bytes that it was to move.
+fn beside(time: &LaunchTime, predicted: Prediction, bandwidth: Option<f64>) -> String {
+    let each = seconds(time.total) / time.count.max(1) as f64;
+    let rate = predicted.bytes / each.max(1e-12);
+    let share = bandwidth.map_or_else(String::new, |most| format!(", {:.0} %", 100.0 * rate / most.max(1.0)));
+    format!("  predicted {:.2} us, {:.1} GB/s{share}", predicted.seconds * 1e6, rate / 1e9)
 }
 
 /// Times with the same key together.
@@ -127,10 +147,32 @@ prefill, 1..=512 tokens: 0.0 ms in kernels
   100.0 %      0.040 ms        1 x     40.00 us  block embed
   100.0 %      0.040 ms        1 x     40.00 us    embed  (embed_0)
 ";
-        assert_eq!(table(&times), wanted);
-        assert_eq!(table(&[]), "");
-        let row = row(&times[4]);
+        let none = Predictions::default();
+        assert_eq!(table(&times, &none, None), wanted);
+        assert_eq!(table(&[], &none, None), "");
+        let row = row(&times[4], &none);
         assert_eq!((&row["first_tokens"], &row["last_tokens"]), (&1.into(), &1.into()));
         assert_eq!((&row["block"], &row["calls"], &row["count"]), (&"layer".into(), &8.into(), &16.into()));
+    }
+
+    #[test]
+    fn predictions_stand_beside_their_kernels() {
+        let json = r#"{"programs": [{"phase": "decode", "first_tokens": 1, "last_tokens": 1, "tokens": 1,
+            "blocks": [[2, {"name": "layer", "kernels": [{"op": "linear", "bytes": 1000000, "seconds": 8e-6}]}]]}]}"#;
+        let predictions: Predictions = serde_json::from_str(json).unwrap();
+        let times = [
+            time((Phase::Decode, 1..=1), ("layer", 2), ("linear", 4), 40),
+            time((Phase::Decode, 1..=1), ("layer", 2), ("norm", 2), 10),
+        ];
+        let wanted = "
+decode, 1..=1 tokens: 0.1 ms in kernels; predictions are for 1 tokens
+  100.0 %      0.050 ms        2 x     25.00 us  block layer
+   80.0 %      0.040 ms        4 x     10.00 us    linear  (linear_0)  predicted 8.00 us, 100.0 GB/s, 25 %
+   20.0 %      0.010 ms        2 x      5.00 us    norm  (norm_0)
+";
+        assert_eq!(table(&times, &predictions, Some(400e9)), wanted);
+        assert!(table(&times, &predictions, None).contains("predicted 8.00 us, 100.0 GB/s\n"));
+        assert_eq!(row(&times[0], &predictions)["predicted_seconds"], 8e-6);
+        assert!(row(&times[1], &predictions)["predicted_seconds"].is_null());
     }
 }

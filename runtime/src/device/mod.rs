@@ -1,6 +1,11 @@
-//! Devices: what runs an artifact's kernels. One trait; `host` always exists.
+//! Devices: what runs an artifact's kernels. One trait; `host` always exists, a GPU is found at run time.
 
+pub mod choice;
+pub(crate) mod cuda;
+pub mod gpu;
 pub mod host;
+mod profile;
+mod sizes;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -22,8 +27,11 @@ pub(crate) trait Device: Send + std::fmt::Debug {
     /// [`DeviceError`]; nothing has run then.
     fn run(&mut self, step: &CheckedStep<'_>) -> Result<(), DeviceError>;
 
-    /// The first `rows` rows of the last step's logits.
-    fn logits(&self, rows: usize) -> &[f32];
+    /// The first `rows` rows of the last step's logits; they are brought from the device when they are asked for.
+    ///
+    /// # Errors
+    /// [`DeviceError`] when they cannot be brought.
+    fn logits(&mut self, rows: usize) -> Result<&[f32], DeviceError>;
 
     /// The last step's tokens, one a sequence.
     fn next(&self, seqs: usize) -> &[i32];
@@ -31,12 +39,12 @@ pub(crate) trait Device: Send + std::fmt::Debug {
     /// What it has taken.
     fn memory(&self) -> MemoryUse;
 
-    /// Bytes a second that a plain streaming read of a large buffer reaches, measured now.
-    fn read_bandwidth(&mut self) -> f64;
+    /// Bytes a second that a plain stream over a large buffer moves, measured now; `None` where that cannot be.
+    fn read_bandwidth(&mut self) -> Option<f64>;
 
     /// Floating-point operations a second that dot products between registers reach, measured now, in the
-    /// dtype of the device's fastest product of bf16.
-    fn product_peak(&mut self) -> f64;
+    /// dtype of the device's fastest product of bf16; `None` where that cannot be measured.
+    fn product_peak(&mut self) -> Option<f64>;
 
     /// Time of each kernel of each block since the last call; empty unless the device was told to profile.
     fn take_profile(&mut self) -> Vec<LaunchTime>;
@@ -54,6 +62,9 @@ pub enum DeviceError {
     /// A caller with a small stack, and no thread with a larger one.
     #[error("cannot start a thread with the stack that kernels need: {0}")]
     Stack(String),
+    /// What a GPU's driver said.
+    #[error("the GPU failed: {0}")]
+    Driver(#[from] gpu::driver::DriverError),
 }
 
 /// Whether a device times each launch.

@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod header;
 mod populate;
 mod random;
+pub(crate) mod stream;
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,7 @@ use crate::device::host::memory;
 use crate::device::human_bytes;
 
 /// Bytes brought in between two looks at the bar.
-const CHUNK: usize = 64 << 20;
+pub(super) const CHUNK: usize = 64 << 20;
 
 const PAGE: usize = 4096;
 
@@ -66,11 +66,11 @@ pub(super) fn bar(verb: &'static str, total: u64, progress: Progress) -> Progres
 }
 
 /// Gives the system advice on the pages of a range; whether it was taken.
-fn advise(range: &[u8], advice: libc::c_int) -> bool {
+pub(super) fn advise(range: &[u8], advice: libc::c_int) -> bool {
     let start = range.as_ptr() as usize;
     let first = start / PAGE * PAGE;
-    // SAFETY: every page of the range is mapped, since the range is a live slice of a mapping; neither
-    // advice used here changes contents.
+    // SAFETY: every page of the range is mapped, since the range is a live slice of a mapping of a
+    // file; no advice used here changes what it holds.
     unsafe { libc::madvise(first as *mut libc::c_void, start + range.len() - first, advice) == 0 }
 }
 

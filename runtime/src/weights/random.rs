@@ -84,6 +84,38 @@ fn law(weight: &Weight) -> Law {
     }
 }
 
+/// Gives `take` one weight, the plan's `index`-th, as many pieces at a time as threads make; the values are those
+/// that [`fill`] gives it.
+pub(super) fn pieces<E>(
+    (index, weight): (usize, &Weight),
+    seed: u64,
+    threads: u32,
+    made: &mut Vec<u8>,
+    mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let (law, dtype) = (law(weight), dtype(weight));
+    let seed = mix(seed ^ mix(index as u64));
+    let bytes = super::elements(weight) * dtype.bytes();
+    let most = threads.max(1) as usize * PIECE;
+    let mut at = 0;
+    while at < bytes {
+        let count = (bytes - at).min(most as u64) as usize;
+        made.clear();
+        made.resize(count, 0);
+        std::thread::scope(|scope| {
+            for (n, piece) in made.chunks_mut(PIECE).enumerate() {
+                let seed = mix(seed.wrapping_add(at / PIECE as u64 + n as u64));
+                let mut fill = move || fill_piece(piece, law, dtype, seed);
+                // A thread costs more than a vector of a few elements.
+                if count <= PIECE { fill() } else { drop(scope.spawn(fill)) }
+            }
+        });
+        take(at, made)?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
 fn fill_piece(piece: &mut [u8], law: Law, dtype: Dtype, seed: u64) {
     match dtype {
         Dtype::F32 => {

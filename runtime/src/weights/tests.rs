@@ -137,3 +137,61 @@ fn published_layouts_parse() {
         assert!(checkpoint.files().iter().all(|shard| !shard.tensors.is_empty()));
     }
 }
+
+/// Every weight as its pieces make it.
+fn streamed(source: &WeightsSource, weights: &[Weight]) -> Vec<Vec<u8>> {
+    let stream = stream::Stream::open(source, weights, 2, Progress::Silent).unwrap();
+    let mut made = vec![Vec::new(); weights.len()];
+    let taken: Result<(), ()> = stream.each_piece(|weight, at, bytes| {
+        assert_eq!(made[weight].len() as u64, at);
+        made[weight].extend_from_slice(bytes);
+        Ok(())
+    });
+    taken.unwrap();
+    made
+}
+
+#[test]
+fn pieces_are_the_same_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    one_file(dir.path());
+    let weights = [
+        weight(&["other", "m"], &[2, 2], Placement::InPlace(Dtype::Bf16)),
+        weight(&["m"], &[2, 2], Placement::WidenedToF32),
+        weight(&["half"], &[2], Placement::WidenedToF32),
+        weight(&["odd"], &[3], Placement::InPlace(Dtype::U8)),
+    ];
+    let all = |weights: &Weights| (0..weights.len()).map(|at| weights.bytes(at).to_vec()).collect::<Vec<_>>();
+    let source = WeightsSource::Directory(dir.path().to_owned());
+    assert_eq!(streamed(&source, &weights), all(&load(dir.path(), &weights).unwrap()));
+    // One that takes several rounds of two threads, and ends within a piece.
+    let weights = [
+        weight(&["a.weight"], &[9 << 20, 1], Placement::InPlace(Dtype::Bf16)),
+        weight(&["dt_bias"], &[5], Placement::WidenedToF32),
+    ];
+    let source = WeightsSource::Random { seed: 3 };
+    let whole = Weights::load(&source, &weights, 2, Progress::Silent).unwrap();
+    assert!(streamed(&source, &weights) == all(&whole));
+    // What `take` says ends it.
+    let stream = stream::Stream::open(&source, &weights, 1, Progress::Silent).unwrap();
+    let mut taken = 0;
+    let stopped = stream.each_piece(|_, _, _| {
+        taken += 1;
+        Err("enough")
+    });
+    assert_eq!((stopped, taken), (Err("enough"), 1));
+}
+
+#[test]
+fn a_stream_is_checked_when_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    one_file(dir.path());
+    let source = WeightsSource::Directory(dir.path().to_owned());
+    let open = |weights: &[Weight]| {
+        stream::Stream::open(&source, weights, 1, Progress::Silent).map(|_| ()).unwrap_err().to_string()
+    };
+    let missing = weight(&["absent"], &[1], Placement::WidenedToF32);
+    assert!(open(&[missing]).contains("has no tensor `absent`"));
+    let shape = weight(&["m"], &[4], Placement::WidenedToF32);
+    assert!(open(&[shape]).contains("has shape [2, 2], the artifact wants [4]"));
+}

@@ -3,10 +3,15 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use nemo_ir::artifact;
+
+use crate::gpu;
 use crate::toy::{self, continued};
 
 fn nemort(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nemort")).args(arguments).output().unwrap()
+    // A GPU that the machine may have stays out of it.
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nemort"));
+    command.env("CUDA_VISIBLE_DEVICES", "").args(arguments).output().unwrap()
 }
 
 fn stdout(output: &Output) -> &str {
@@ -100,7 +105,14 @@ fn generate_says_what_is_wrong() {
         assert!(generate(&["--prompt", "a", "--tokens", "1"], 2).contains("cannot be used with"));
         assert!(generate(&["--raw", "--tokens", "1"], 2).contains("cannot be used with"));
         assert!(generate(&["--prompt", "a", "--deadline", "soon"], 2).contains("a time is a number"));
-        assert!(generate(&["--prompt", "a", "--device", "cuda"], 1).contains("there is no device `cuda`"));
+        assert!(
+            generate(&["--prompt", "a", "--device", "cuda"], 1)
+                .contains("has no target for a GPU; it has `x86-64`")
+        );
+        for device in ["tpu", "cuda:", "cuda:x", "host:1"] {
+            let message = generate(&["--prompt", "a", "--device", device], 2);
+            assert!(message.contains("--device <DEVICE>"), "{message}");
+        }
         assert!(generate(&["--tokens", "99"], 1).contains("token 99 is not in the vocabulary of 16"));
         assert!(
             generate(&["--tokens", "1", "--max-new-tokens", "257"], 1)
@@ -256,4 +268,48 @@ fn help_and_version() {
         assert!(stdout(&help).contains(command), "{command}");
     }
     assert!(stdout(&nemort(&["--version"])).starts_with("nemort 0."));
+}
+
+#[test]
+fn without_a_gpu_what_has_a_cpu_target_runs_all_the_same() {
+    with_toy(|file, weights, _| {
+        let mut contents = toy::contents(&[("x86-64", &["sse2"])]);
+        contents.targets.insert(0, gpu::contents().targets.remove(0));
+        artifact::write(Path::new(file), &contents).unwrap();
+        fn generate<'a>(file: &'a str, weights: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+            let base = ["generate", file, "--weights", weights, "--tokens", "1,2,3"];
+            [&base[..], &["--ignore-eos", "--max-new-tokens", "5"], more].concat()
+        }
+        let generate = |more: &[&'static str]| generate(file, weights, more);
+        let wanted = letters(&continued(&[1, 2, 3], 5)) + "\n";
+        for more in [&[][..], &["--device", "host"], &["--target", "x86-64"]] {
+            let output = nemort(&generate(more));
+            assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+            assert_eq!(stdout(&output), wanted);
+        }
+        // Which of the two it is, the machine decides; there is none that can be seen.
+        let (no_driver, no_gpu) = ("this machine has no NVIDIA driver", "the NVIDIA driver sees none");
+        for device in ["cuda", "cuda:99"] {
+            let message = failure(&generate(&["--device", device]), 1);
+            assert!(message.starts_with("error: there is no GPU"), "{message}");
+            assert!(message.contains(no_driver) || message.contains(no_gpu), "{message}");
+        }
+        let message = failure(&generate(&["--target", "sm_86"]), 1);
+        assert!(message.contains("does not run here: target `sm_86` needs a GPU"), "{message}");
+        let message = failure(&generate(&["--target", "x86-64", "--device", "cuda"]), 1);
+        assert!(message.contains("target `x86-64` is for a CPU"), "{message}");
+
+        let report = nemort(&["verify", file, "--weights", weights]);
+        assert!(report.status.success(), "{report:?}");
+        let report = stdout(&report);
+        let wanted =
+            "no GPU here runs it, as it needs compute capability 8.6 or later, driver 520 or later (PTX 7.8)";
+        assert!(report.contains("sm_86: 5 kernels in") && report.contains(wanted), "{report}");
+        assert!(report.contains("would run x86-64\n"), "{report}");
+        contents.targets[0].plan.kernels[0].symbol = "absent".to_owned();
+        artifact::write(Path::new(file), &contents).unwrap();
+        let failed = nemort(&["verify", file]);
+        let message = String::from_utf8(failed.stderr).unwrap();
+        assert!(message.contains("target `sm_86`: its PTX has no kernel `absent`"), "{message}");
+    });
 }

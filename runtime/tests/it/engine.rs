@@ -69,7 +69,8 @@ fn logits(engine: &mut Engine, tokens: &[i32], chunk: usize, phase: Option<Phase
         let rows: Vec<_> = (0..part.len() as i32).collect();
         let ends = [0, part.len() as i32];
         let step = Step { phase, ..single(part, &positions, &pages, &rows, &ends) };
-        all.extend_from_slice(engine.step(&step).unwrap().logits.unwrap());
+        engine.step(&step).unwrap();
+        all.extend_from_slice(engine.logits().unwrap().unwrap());
     }
     all
 }
@@ -158,7 +159,8 @@ fn padding_writes_nothing() {
         let mut engine = engine();
         engine.step(&single(&[3, 4, 9], &[0, 1, 2], &pages, &[2], &[0, 3])).unwrap();
         disturb(&mut engine);
-        engine.step(&single(&[5], &[3], &pages, &[0], &[0, 1])).unwrap().logits.unwrap().to_vec()
+        engine.step(&single(&[5], &[3], &pages, &[0], &[0, 1])).unwrap();
+        engine.logits().unwrap().unwrap().to_vec()
     };
     let none = [-1; 4];
     let padding = |tokens, positions, rows, ends| Step {

@@ -3,6 +3,9 @@
 
 mod command;
 mod engine;
+mod fake;
+mod gpu;
+mod libcuda;
 mod ranges;
 mod session;
 mod toy;

@@ -81,7 +81,8 @@ fn run(engine: &mut Engine, seqs: usize, phase: Option<Phase>) -> Result<(Vec<i3
         seed: &vec![[0, 0]; seqs],
     };
     let output = engine.step(&step).map_err(|error| error.to_string())?;
-    let (next, logits) = (output.next.to_vec(), output.logits.map(<[f32]>::len));
+    let next = output.next.to_vec();
+    let logits = engine.logits().unwrap().map(<[f32]>::len);
     assert!(logits.is_none_or(|length| length == seqs * toy::VOCAB as usize));
     let ran = engine
         .take_profile()

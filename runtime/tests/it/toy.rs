@@ -18,7 +18,7 @@ pub const VOCAB: u32 = 16;
 pub const CHUNK: u64 = 8;
 pub const CONTEXT: u64 = 256;
 
-const KERNELS: &str = r"
+pub const KERNELS: &str = r"
     typedef unsigned int u32; typedef unsigned long u64; typedef unsigned short u16;
     struct dims { u64 tokens, seqs, rows, pages; };
     #define KERNEL(name) void name(char **args, const struct dims *d, u32 thread, u32 threads)
@@ -27,7 +27,8 @@ const KERNELS: &str = r"
     KERNEL(toy_embed) {
         const u16 *table = (const u16 *)args[0]; const float *scale = (const float *)args[1];
         const int *tokens = (const int *)args[2]; float *x = (float *)args[3];
-        for (u64 t = thread; t < d->tokens; t += threads) x[t] = wide(table[tokens[t] * 2]) * scale[0];
+        for (u64 t = thread; t < d->tokens; t += threads) 
+            x[t] = tokens[t] < 0 ? 0.0f : wide(table[tokens[t] * 2]) * scale[0];
     }
     KERNEL(toy_scan) {
         const float *x = (const float *)args[0]; float *state = (float *)args[1];

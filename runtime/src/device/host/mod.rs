@@ -14,14 +14,15 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nemo_ir::plan::{self, Arg, Phase, Plan, StateUnit};
+use nemo_ir::plan::{self, Arg, Phase, Plan};
 use nemo_ir::step::StepInput;
-use nemo_ir::types::Symbol;
 use thiserror::Error;
 
 use self::memory::{MemoryError, Region};
 use self::object::{Code, KernelFn, ObjectError};
 use self::pool::{Pinning, Pool, Worker};
+use super::profile::{Block, Timed, gather};
+use super::sizes::{Sizes, place, total};
 use super::{Device, DeviceError, LaunchTime, MemoryUse, Profiling};
 use crate::step::{Bounds, CheckedStep};
 use crate::weights::Weights;
@@ -93,14 +94,6 @@ struct Program {
     steps: AtomicU64,
 }
 
-/// What profiles say about a block.
-#[derive(Debug)]
-struct Block {
-    name: String,
-    /// How often a step calls it.
-    calls: u64,
-}
-
 /// One launch.
 #[derive(Debug)]
 struct Launch {
@@ -135,7 +128,7 @@ impl Host {
     ) -> Result<Self, HostError> {
         let code = object::load(object)?;
         let HostOptions { threads, pinning, profiling, bounds } = options;
-        let sizes = Sizes::of(plan, &bounds);
+        let sizes = Sizes::of(plan, &bounds, bounds.seqs);
         let states_bytes = total(&sizes.states);
         let buffer_bytes = sizes.buffers();
         let hint = "; lower --max-context or --max-seqs";
@@ -169,7 +162,7 @@ impl Host {
             let mut flat = Program {
                 phase: program.phase,
                 tokens: program.tokens(),
-                blocks: program.blocks.iter().map(|block| called(program, block)).collect(),
+                blocks: Block::all(program),
                 launches: Vec::new(),
                 args: Vec::new(),
                 steps: AtomicU64::new(0),
@@ -209,75 +202,6 @@ impl Host {
             _tables: tables,
         })
     }
-}
-
-/// A block's name, and how often a step calls what has this name.
-fn called(program: &plan::Program, block: &plan::Block) -> Block {
-    let calls = program.calls.iter().filter(|call| program.blocks[call.block].name == block.name).count();
-    Block { name: block.name.clone(), calls: calls as u64 }
-}
-
-/// Bytes of everything that a plan needs under some options.
-#[derive(Debug)]
-struct Sizes {
-    arena: u64,
-    states: Vec<u64>,
-    inputs: Vec<u64>,
-    tables: Vec<u64>,
-    logits: u64,
-    next: u64,
-}
-
-impl Sizes {
-    /// No sum or product wraps, whatever the plan says: what is too much is refused for its size.
-    fn of(plan: &Plan, bounds: &Bounds) -> Self {
-        let tokens = plan.programs.iter().map(|program| program.max_tokens).max().unwrap_or(1);
-        let value = |symbol| match symbol {
-            // A row is a token of the step, so there are never more.
-            Symbol::T | Symbol::L => tokens,
-            Symbol::R => bounds.seqs,
-            Symbol::S => bounds.slots,
-            Symbol::P => bounds.pages_per_seq,
-            Symbol::N => bounds.pages,
-        };
-        let units = |per| match per {
-            StateUnit::Slot => value(Symbol::S),
-            StateUnit::Page => value(Symbol::N),
-        };
-        let product = |factors: &[u64]| factors.iter().fold(1_u64, |product, n| product.saturating_mul(*n));
-        // One more element everywhere is what `seq_start` wants, and harms nobody.
-        let input = |input: &StepInput| input.ty().bytes(value).saturating_add(4);
-        Self {
-            arena: plan.programs.iter().map(|program| program.arena_bytes).max().unwrap_or(0),
-            states: plan
-                .states
-                .iter()
-                .map(|state| product(&[state.unit_bytes(), units(state.per)]))
-                .collect(),
-            inputs: StepInput::ALL.iter().map(input).collect(),
-            tables: plan
-                .tables
-                .iter()
-                .map(|table| product(&[bounds.max_context, table.head_dim, 4]))
-                .collect(),
-            logits: product(&[value(Symbol::L), bounds.vocab, 4]),
-            next: product(&[bounds.seqs, 4]),
-        }
-    }
-
-    fn buffers(&self) -> u64 {
-        total(&[self.arena, total(&self.inputs), total(&self.tables), self.logits, self.next])
-    }
-}
-
-/// The sum, or as much as there is.
-fn total(bytes: &[u64]) -> u64 {
-    bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes))
-}
-
-/// Place of an input among the input buffers: its place in the contract.
-fn place(input: StepInput) -> usize {
-    input as usize
 }
 
 impl Device for Host {
@@ -320,8 +244,8 @@ impl Device for Host {
         self.pool.try_run(&job).map_err(|error| DeviceError::Stack(error.to_string()))
     }
 
-    fn logits(&self, rows: usize) -> &[f32] {
-        self.logits.slice(rows * self.bounds.vocab as usize)
+    fn logits(&mut self, rows: usize) -> Result<&[f32], DeviceError> {
+        Ok(self.logits.slice(rows * self.bounds.vocab as usize))
     }
 
     fn next(&self, seqs: usize) -> &[i32] {
@@ -332,47 +256,29 @@ impl Device for Host {
         self.memory
     }
 
-    fn read_bandwidth(&mut self) -> f64 {
+    fn read_bandwidth(&mut self) -> Option<f64> {
         if self.stream.is_none() {
             self.stream = bandwidth::buffer(&mut self.pool);
         }
-        let Some(buffer) = &self.stream else { return 0.0 };
-        bandwidth::measure(&mut self.pool, buffer)
+        let buffer = self.stream.as_ref()?;
+        Some(bandwidth::measure(&mut self.pool, buffer))
     }
 
-    fn product_peak(&mut self) -> f64 {
-        peak::measure(&mut self.pool)
+    fn product_peak(&mut self) -> Option<f64> {
+        Some(peak::measure(&mut self.pool))
     }
 
     fn take_profile(&mut self) -> Vec<LaunchTime> {
         let mut times: Vec<LaunchTime> = Vec::new();
         for program in &self.programs {
             let steps = program.steps.swap(0, Ordering::Relaxed);
-            if steps == 0 {
-                continue;
-            }
-            let own = times.len();
-            for launch in &program.launches {
-                let block = &program.blocks[launch.block];
-                let total = Duration::from_nanos(launch.nanos.swap(0, Ordering::Relaxed));
-                let same = |time: &&mut LaunchTime| time.block == block.name && time.symbol == launch.symbol;
-                match times[own..].iter_mut().find(same) {
-                    Some(time) => {
-                        time.count += steps;
-                        time.total += total;
-                    }
-                    None => times.push(LaunchTime {
-                        phase: program.phase,
-                        tokens: program.tokens.clone(),
-                        block: block.name.clone(),
-                        calls: steps * block.calls,
-                        op: launch.op.clone(),
-                        symbol: launch.symbol.clone(),
-                        count: steps,
-                        total,
-                    }),
-                }
-            }
+            let launches = program.launches.iter().map(|launch| Timed {
+                block: &program.blocks[launch.block],
+                op: &launch.op,
+                symbol: &launch.symbol,
+                total: Duration::from_nanos(launch.nanos.swap(0, Ordering::Relaxed)),
+            });
+            times.extend(gather((program.phase, &program.tokens), steps, launches));
         }
         times
     }

@@ -1,6 +1,4 @@
-use nemo_ir::plan::{Limits, Program as PlanProgram, State};
-use nemo_ir::rope::RopeTable;
-use nemo_ir::types::Dtype;
+use nemo_ir::plan::{Limits, Program as PlanProgram};
 
 use super::*;
 use crate::step::{Step, Written};
@@ -70,30 +68,4 @@ fn a_step_runs_only_where_it_was_checked() {
     host.programs[0].phase = Phase::Decode;
     let checked = step.check(&own, &mut Written::new(&own)).unwrap();
     assert_eq!(host.run(&checked).unwrap_err().to_string(), "the artifact has no prefill program");
-}
-
-#[test]
-fn no_size_wraps() {
-    let mut plan = plan();
-    let most = i32::MAX as u64;
-    plan.limits = Limits { vocab: most, max_context: most, max_seqs: most, chunk: most };
-    plan.programs[0].max_tokens = most;
-    plan.programs[0].max_seqs = most;
-    plan.programs[0].arena_bytes = 1 << 46;
-    plan.tables = vec![RopeTable { theta: 1e4, head_dim: 8192, positions: most, scaling: None }; 3];
-    let state = |per| State { name: "s".to_owned(), per, dtype: Dtype::F32, shape: vec![1 << 44] };
-    plan.states = vec![state(StateUnit::Slot), state(StateUnit::Page), state(StateUnit::Page)];
-    let bounds = Bounds::of(&plan, most, most);
-    assert_eq!(bounds.pages, most);
-    let sizes = Sizes::of(&plan, &bounds);
-    assert_eq!(total(&sizes.states), u64::MAX);
-    assert_eq!(sizes.logits, most * most * 4);
-    assert!(sizes.buffers() > sizes.logits);
-    plan.programs[0].max_tokens = u64::MAX;
-    assert_eq!(Sizes::of(&plan, &bounds).buffers(), u64::MAX);
-}
-
-#[test]
-fn inputs_have_their_places() {
-    assert!(StepInput::ALL.iter().enumerate().all(|(n, input)| place(*input) == n));
 }
