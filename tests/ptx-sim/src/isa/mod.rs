@@ -10,11 +10,14 @@ mod data;
 pub mod dump;
 mod matrix;
 mod scalar;
+mod simulator;
 mod tensor;
 mod warp;
 mod warpgroup;
 
 use crate::tensor::tma_map::TensorSpec;
+
+pub use simulator::{Simulator, SimulatorError};
 
 /// The least target that assembles and runs a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]

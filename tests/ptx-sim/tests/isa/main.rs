@@ -5,7 +5,7 @@ mod direct;
 use std::collections::HashSet;
 use std::fs;
 
-use ptx_sim::isa::{self, Case, Mismatch, Param};
+use ptx_sim::isa::{self, Case, Machine, Mismatch, Param, Simulator};
 use ptx_sim::tensor::tma_map::{TensorMap, TensorSpec};
 
 fn names(cases: &[Case]) -> HashSet<&str> {
@@ -104,4 +104,55 @@ fn dumped_files_hold_the_cases() {
             }
         }
     }
+}
+
+/// Runs all cases of these kernels in the simulator, with all checks.
+fn simulate(belongs: impl Fn(&Case) -> bool) {
+    let cases = isa::cases();
+    let mut simulator = Simulator::default();
+    let chosen: Vec<&Case> = cases.iter().filter(|case| belongs(case)).collect();
+    assert!(!chosen.is_empty(), "no case was chosen");
+    let failures: Vec<String> = chosen
+        .iter()
+        .filter_map(|case| match simulator.run(case) {
+            Ok(outputs) => case.compare(&outputs).err().map(|mismatch| mismatch.to_string()),
+            Err(error) => Some(error.to_string()),
+        })
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn simulator_converts_and_rounds() {
+    simulate(|case| ["convert.ptx", "widen.ptx"].contains(&case.file));
+}
+
+#[test]
+fn simulator_multiplies_fragments() {
+    simulate(|case| case.file == "mma.ptx");
+}
+
+#[test]
+fn simulator_moves_fragments() {
+    simulate(|case| ["ldmatrix.ptx", "stmatrix.ptx"].contains(&case.file));
+}
+
+#[test]
+fn simulator_shuffles_and_votes() {
+    simulate(|case| case.file == "warp.ptx");
+}
+
+#[test]
+fn simulator_copies_asynchronously() {
+    simulate(|case| ["cp_async.ptx", "mbarrier.ptx"].contains(&case.file));
+}
+
+#[test]
+fn simulator_copies_tensors() {
+    simulate(|case| case.file == "tensor_copy.ptx");
+}
+
+#[test]
+fn simulator_multiplies_in_warpgroups() {
+    simulate(|case| case.file == "wgmma.ptx");
 }
