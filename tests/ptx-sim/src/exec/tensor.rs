@@ -183,31 +183,3 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 }
-
-fn chunk(bytes: &[u8], at: usize) -> [u8; ROW] {
-    bytes[at..at + ROW].try_into().expect("as many bytes as a row has")
-}
-
-fn undefined(what: &'static str) -> Box<Stop> {
-    Stop::warp(FaultKind::Undefined(what))
-}
-
-fn gather(warp: &Warp, registers: &[W], fragment: &mut [Lanes; 4]) {
-    for (lanes, &register) in fragment.iter_mut().zip(registers) {
-        *lanes = *warp.rw(register);
-    }
-}
-
-fn scatter(warp: &mut Warp, registers: &[W], fragment: &[Lanes]) {
-    for (&register, lanes) in registers.iter().zip(fragment) {
-        warp.set_w(register, lanes, u32::MAX);
-    }
-}
-
-fn descriptor_of(warp: &Warp, register: D) -> Result<Descriptor> {
-    let lanes = warp.rd(register);
-    if lanes.iter().any(|&bits| bits != lanes[0]) {
-        return Err(undefined("a matrix descriptor differs from lane to lane"));
-    }
-    Descriptor::decode(lanes[0]).map_err(|error| Stop::warp(FaultKind::TensorCopy(error.to_string())))
-}

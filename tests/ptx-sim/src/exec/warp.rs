@@ -1,9 +1,8 @@
 //! The state of a warp.
 
-use crate::check::{ByteSet, Clocks};
+use crate::check::ByteSet;
 use crate::decode::Code;
 use crate::decode::op::{L32, L64, NO_JOIN};
-use std::collections::VecDeque;
 
 /// Lanes that execute together, until they reach their join.
 #[derive(Debug, Clone, Copy)]

@@ -28,6 +28,7 @@ struct CaseEntry<'a> {
     target: Target,
     grid: u32,
     block: u32,
+    shared: u32,
     params: Vec<ParamEntry>,
 }
 
@@ -70,6 +71,7 @@ pub fn dump(cases: &[Case], folder: &Path) -> Result<usize, DumpError> {
             target: case.target,
             grid: case.grid,
             block: case.block,
+            shared: case.shared,
             params: params.collect::<Result<_, _>>()?,
         });
     }
