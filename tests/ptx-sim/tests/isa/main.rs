@@ -5,6 +5,7 @@ mod direct;
 use std::collections::HashSet;
 use std::fs;
 
+use clap::Parser;
 use ptx_sim::isa::{self, Case, Machine, Mismatch, Param, Simulator, SimulatorError};
 use ptx_sim::tensor::tma_map::{TensorMap, TensorSpec};
 use ptx_sim::{FaultKind, Space};
@@ -77,11 +78,19 @@ fn comparison_finds_what_differs() {
     assert!(matches!(rounded.compare(&near), Err(Mismatch::Word { at: 0, .. })), "NaN is near nothing");
 }
 
+#[derive(clap::Parser)]
+struct Command {
+    #[command(flatten)]
+    args: isa::dump::DumpArgs,
+}
+
 #[test]
 fn dumped_files_hold_the_cases() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("isa-cases");
     let cases = isa::cases();
-    assert_eq!(isa::dump::dump(&cases, &folder).expect("a folder to write to"), cases.len());
+    let command = Command::try_parse_from(["isa", "--out", folder.to_str().expect("a path in UTF-8")]);
+    let written = command.expect("the arguments").args.run();
+    assert_eq!(written.expect("a folder to write to"), cases.len());
     let table = fs::read(folder.join("cases.json")).expect("the table");
     let table: serde_json::Value = serde_json::from_slice(&table).expect("JSON");
     for (entry, case) in table.as_array().expect("a list").iter().zip(&cases) {
