@@ -83,6 +83,8 @@ pub struct Case {
     pub grid: u32,
     /// Threads of a CTA along x.
     pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
     /// Parameters in order.
     pub params: Vec<Param>,
 }

@@ -60,7 +60,7 @@ impl Machine for Simulator {
             kernel: case.kernel,
             grid: [case.grid, 1, 1],
             block: [case.block, 1, 1],
-            dynamic_shared: 0,
+            dynamic_shared: case.shared,
             params: &params,
         };
         run(&module, &mut memory, &launch, &self.options)
