@@ -174,9 +174,9 @@ summed! {
         pub divergent_branches: u64,
         /// Loads from global memory.
         pub global_loads: GlobalCounts,
-        /// Stores to global memory.
+        /// Stores to global memory, bulk copies included.
         pub global_stores: GlobalCounts,
-        /// Reads of global memory by `cp.async`.
+        /// Reads of global memory by `cp.async`, and by bulk copies, each of which is one request.
         pub global_copies: GlobalCounts,
         /// Distinct sectors read, over all allocations.
         pub unique_load_sectors: u64,
@@ -190,7 +190,7 @@ summed! {
         pub shared_stores: SharedCounts,
         /// Bytes that `cp.async` brings, zero fill not counted.
         pub copy_bytes: u64,
-        /// Bytes that bulk and tensor copies bring.
+        /// Bytes of global memory that bulk and tensor copies read or write.
         pub bulk_bytes: u64,
         /// Atomic operations of threads on global memory.
         pub global_atomics: u64,

@@ -285,6 +285,12 @@ impl<'t> Linker<'t> {
         bases.w32 = take(&mut self.w, Class::B32, 1);
         bases.d64 = take(&mut self.d, Class::B64, 1);
         bases.d128 = take(&mut self.d, Class::B128, 2);
+        for &id in &function.shared {
+            self.place(id, 0).map_err(|kind| {
+                let variable = &tree.variables[id];
+                ParseError { line: variable.line, text: variable.name.clone(), kind }
+            })?;
+        }
         let mut labels: HashMap<(usize, &str), u32> = HashMap::new();
         let mut targets: HashMap<&str, (&Statement, &[String])> = HashMap::new();
         let mut last = None;

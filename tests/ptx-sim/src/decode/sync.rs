@@ -76,7 +76,7 @@ fn barrier(cx: &mut Cx<'_, '_>) -> Result<()> {
             return cx.unknown();
         }
         cx.finish(0)?;
-        let id = cx.linker.w_const(super::Const::Value(16));
+        let id = cx.linker.w_const(super::Const::Value(u64::from(crate::exec::CLUSTER)));
         return cx.emit(Kind::Barrier, Op::Barrier { op: BarrierOp::Sync, id, threads: None });
     }
     cx.drop_mods(&["cta", "aligned"]);

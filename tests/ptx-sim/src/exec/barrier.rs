@@ -8,6 +8,8 @@ use crate::error::FaultKind;
 
 /// Sixteen barriers, and one for the cluster of one CTA.
 const BARRIERS: usize = 17;
+/// The number by which decoding names the barrier of the cluster.
+pub(crate) const CLUSTER: u32 = u32::MAX;
 
 /// The barriers of a CTA.
 #[derive(Debug, Default)]
@@ -50,9 +52,12 @@ impl Machine<'_> {
         let threads = threads.map(|threads| warp.rw(threads)[lane]);
         let wrong =
             |problem| Err(Stop::warp(FaultKind::BarrierCount { id, count: threads.unwrap_or(0), problem }));
-        let Some(barrier) = self.barriers.barriers.get_mut(id as usize) else {
-            return wrong("there are 16 barriers");
+        let index = match id {
+            0..16 => id as usize,
+            CLUSTER => BARRIERS - 1,
+            _ => return wrong("there are 16 barriers"),
         };
+        let barrier = &mut self.barriers.barriers[index];
         if threads.is_some_and(|threads| threads % 32 != 0 || threads == 0) {
             return wrong("the count is no multiple of the warp size");
         }

@@ -6,12 +6,13 @@ use super::memory::addresses;
 use super::warp::Warp;
 use super::{Machine, Result, Stop, lanes};
 use crate::check::Clocks;
-use crate::count::SECTOR;
+use crate::count::{GlobalCounts, SECTOR};
 use crate::decode::bulk::{BulkOp, TensorPlace};
 use crate::error::{FaultKind, Space};
 use crate::layout;
 use crate::tensor::tma::{CopyError, Source};
 use crate::tensor::tma_map::{MAP_BYTES, TensorMap};
+use std::collections::BTreeMap;
 
 /// A store of one lane that was not waited for.
 #[derive(Debug)]
@@ -39,6 +40,35 @@ fn aligned(space: Space, lane: usize, address: u64) -> Result<()> {
     Err(Stop::lane(lane, FaultKind::Misaligned { space, address, bytes: 16 }))
 }
 
+/// A copy moves a multiple of 16 bytes, at least 16.
+fn whole(lane: usize, bytes: usize) -> Result<()> {
+    if bytes > 0 && bytes.is_multiple_of(16) {
+        return Ok(());
+    }
+    Err(Stop::lane(lane, FaultKind::Undefined("a bulk copy moves a multiple of 16 bytes")))
+}
+
+/// Bytes used of each sector that a copy touches: allocation, sector, one bit a byte.
+type Touched = BTreeMap<(usize, usize), u32>;
+
+fn touch(touched: &mut Touched, allocation: usize, at: usize, bytes: usize) {
+    for sector in at / SECTOR..=(at + bytes - 1) / SECTOR {
+        let from = at.max(sector * SECTOR) - sector * SECTOR;
+        let to = (at + bytes).min((sector + 1) * SECTOR) - sector * SECTOR;
+        *touched.entry((allocation, sector)).or_default() |= (u32::MAX >> (SECTOR - (to - from))) << from;
+    }
+}
+
+/// Counts a copy as one request.
+fn count(counts: &mut GlobalCounts, touched: &Touched) {
+    let bytes: u64 = touched.values().map(|used| u64::from(used.count_ones())).sum();
+    counts.requests += 1;
+    counts.bytes += bytes;
+    counts.sectors += touched.len() as u64;
+    counts.ideal_sectors += bytes.div_ceil(SECTOR as u64);
+    counts.full_sectors += touched.values().filter(|&&used| used == u32::MAX).count() as u64;
+}
+
 impl Machine<'_> {
     pub(super) fn bulk(&mut self, warp: &mut Warp, op: &BulkOp, mask: u32) -> Result<()> {
         self.progress += 1;
@@ -51,9 +81,11 @@ impl Machine<'_> {
                     self.engine_sees(warp);
                     aligned(Space::Global, lane, from[lane])?;
                     aligned(Space::Shared, lane, to[lane])?;
-                    aligned(Space::Shared, lane, bytes as u64)?;
+                    whole(lane, bytes)?;
                     let mut data = BulkData { runs: Vec::new(), bytes: vec![0; bytes] };
-                    self.read_global(lane, from[lane], &mut data.bytes)?;
+                    let mut touched = Touched::new();
+                    self.read_global(lane, from[lane], &mut data.bytes, &mut touched)?;
+                    self.count_loads(&touched);
                     self.expect_run(lane, to[lane], 0..bytes, &mut data)?;
                     self.tally.counts.bulk_bytes += bytes as u64;
                     self.shared.defer_bulk(lane, barrier[lane], data)?;
@@ -73,7 +105,7 @@ impl Machine<'_> {
                     self.engine_sees(warp);
                     aligned(Space::Global, lane, to[lane])?;
                     aligned(Space::Shared, lane, from[lane])?;
-                    aligned(Space::Shared, lane, bytes as u64)?;
+                    whole(lane, bytes)?;
                     let data = self.read_shared(lane, from[lane], bytes)?;
                     self.defer_store(warp, lane, vec![(to[lane], data)]);
                 }
@@ -115,12 +147,13 @@ impl Machine<'_> {
     ) -> Result<()> {
         let (map, coordinates) = self.tensor_place(warp, lane, place)?;
         let mut data = BulkData::default();
+        let mut touched = Touched::new();
         map.load(&coordinates, to as u32, |piece| {
             let (start, length) = (data.bytes.len(), piece.bytes as usize);
             match piece.source {
                 Source::Global(address) => {
                     data.bytes.resize(start + length, 0);
-                    self.read_global(lane, address, &mut data.bytes[start..])?;
+                    self.read_global(lane, address, &mut data.bytes[start..], &mut touched)?;
                     self.tally.counts.bulk_bytes += length as u64;
                 }
                 Source::Fill(pattern) => {
@@ -130,7 +163,15 @@ impl Machine<'_> {
             }
             self.expect_run(lane, u64::from(piece.shared), start..start + length, &mut data)
         })?;
+        self.count_loads(&touched);
         self.shared.defer_bulk(lane, barrier, data)
+    }
+
+    fn count_loads(&mut self, touched: &Touched) {
+        for &(index, sector) in touched.keys() {
+            self.memory.allocation(index).note_loads(&[sector as u64]);
+        }
+        count(&mut self.tally.counts.global_copies, touched);
     }
 
     /// The tensor map that a lane names, and its coordinates.
@@ -138,6 +179,9 @@ impl Machine<'_> {
         let address = addresses(warp, place.map)[lane];
         let mut bytes = [0; MAP_BYTES];
         let (space, at) = layout::resolve(address);
+        if !at.is_multiple_of(64) {
+            return Err(Stop::lane(lane, FaultKind::Misaligned { space, address: at, bytes: 64 }));
+        }
         let outside =
             || Stop::lane(lane, FaultKind::OutOfBounds { space, address: at, bytes: MAP_BYTES as u64 });
         match space {
@@ -157,7 +201,13 @@ impl Machine<'_> {
     }
 
     /// Bytes of global memory that a copy reads.
-    fn read_global(&mut self, lane: usize, address: u64, bytes: &mut [u8]) -> Result<()> {
+    fn read_global(
+        &mut self,
+        lane: usize,
+        address: u64,
+        bytes: &mut [u8],
+        touched: &mut Touched,
+    ) -> Result<()> {
         let space = Space::Global;
         let length = bytes.len() as u64;
         if bytes.is_empty() {
@@ -172,9 +222,7 @@ impl Machine<'_> {
             return Err(Stop::lane(lane, FaultKind::Unwritten { space, address, bytes: length }));
         }
         bytes.copy_from_slice(source);
-        for sector in at / SECTOR..=(at + bytes.len() - 1) / SECTOR {
-            allocation.note_loads(&[sector as u64]);
-        }
+        touch(touched, index, at, bytes.len());
         Ok(())
     }
 
@@ -268,6 +316,7 @@ impl Machine<'_> {
     }
 
     fn perform(&mut self, store: &PendingStore) -> Result<()> {
+        let mut touched = Touched::new();
         for (address, bytes) in store.writes.iter().filter(|(_, bytes)| !bytes.is_empty()) {
             let (address, length, lane) = (*address, bytes.len(), store.lane);
             let space = Space::Global;
@@ -285,11 +334,13 @@ impl Machine<'_> {
                 let address = allocation.base + at as u64;
                 return Err(Stop::lane(lane, FaultKind::GlobalRace { address, other }));
             }
-            for sector in at / SECTOR..=(at + length - 1) / SECTOR {
-                allocation.note_stores(&[sector as u64]);
-            }
+            touch(&mut touched, index, at, length);
             self.tally.counts.bulk_bytes += length as u64;
         }
+        for &(index, sector) in touched.keys() {
+            self.memory.allocation(index).note_stores(&[sector as u64]);
+        }
+        count(&mut self.tally.counts.global_stores, &touched);
         Ok(())
     }
 }

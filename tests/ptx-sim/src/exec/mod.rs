@@ -15,6 +15,7 @@ mod step;
 mod tensor;
 mod warp;
 
+pub(crate) use barrier::CLUSTER;
 pub use launch::{CtaRange, Launch, Options, run};
 
 use crate::check::Checks;

@@ -37,6 +37,14 @@ fn whole(mask: u32) -> Result<()> {
     Err(Stop::warp(FaultKind::DivergentSync { named: u32::MAX, active: mask }))
 }
 
+/// A descriptor, which all lanes must agree on.
+fn same(lanes: &[u64; 32]) -> Result<u64> {
+    if lanes.iter().all(|&bits| bits == lanes[0]) {
+        return Ok(lanes[0]);
+    }
+    Err(Stop::warp(FaultKind::Undefined("a matrix descriptor differs from lane to lane")))
+}
+
 fn registers(warp: &Warp, list: &[W]) -> [Lanes; 4] {
     let mut values = [[0; 32]; 4];
     values.iter_mut().zip(list).for_each(|(value, &register)| *value = *warp.rw(register));
@@ -69,6 +77,7 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             TensorOp::StoreMatrix { count, order, a, addr, space } => {
+                self.progress += 1;
                 let rows = self.rows(warp, *count, *addr, *space, Touch::Write)?;
                 let shared = &mut self.shared;
                 let write = |at: u32, bytes: [u8; 16]| {
@@ -84,16 +93,20 @@ impl<'a> Machine<'a> {
             TensorOp::Wgmma(op) => {
                 let (registers, a) = match op.a {
                     WarpgroupA::Registers(list) => (Some(Box::new(registers(warp, &list))), 0),
-                    WarpgroupA::Shared(a, _) => (None, warp.rd(a)[0]),
+                    WarpgroupA::Shared(a, _) => (None, same(warp.rd(a))?),
                 };
                 let (p, flip) = op.accumulate;
+                let accumulate = warp.p[p.0 as usize] ^ flip;
+                if accumulate != 0 && accumulate != u32::MAX {
+                    return Err(Stop::warp(FaultKind::Undefined("scale-d differs from lane to lane")));
+                }
                 self.products.push(PendingProduct {
                     warp: warp.id,
                     group: warp.product_group,
                     op,
                     registers,
-                    descriptors: [a, warp.rd(op.b)[0]],
-                    accumulate: (warp.p[p.0 as usize] ^ flip) & 1 != 0,
+                    descriptors: [a, same(warp.rd(op.b))?],
+                    accumulate: accumulate != 0,
                 });
                 Ok(())
             }

@@ -31,7 +31,7 @@ fn cp_async() -> Case {
     let expected =
         tile.as_chunks::<32>().0.iter().flat_map(|pair| [&pair[16..], &pair[..16]].concat()).collect();
     let params = vec![Param::Input(source), Param::Input(words(counts)), output(expected)];
-    case("cp_async", CP_ASYNC, "cp_async", 32, params)
+    Case { shared: 2048, ..case("cp_async", CP_ASYNC, "cp_async", 32, params) }
 }
 
 fn mbarrier_phases() -> Case {
@@ -42,10 +42,18 @@ fn mbarrier_phases() -> Case {
 }
 
 fn bulk_copy() -> Case {
-    let source = Random(701).bytes(4096);
-    let mut expected = source.clone();
-    for group in expected.as_chunks_mut::<32>().0 {
-        group[..4].iter_mut().for_each(|byte| *byte = !*byte);
+    // CTAs work 4112 bytes apart, so that no copy but the first is aligned to more than 16 bytes. The 16 bytes
+    // after each are nobody's.
+    const APART: usize = 4112;
+    let ctas = 3;
+    let source = Random(701).bytes(ctas * APART);
+    let mut expected = vec![0xa5; source.len()];
+    for (from, to) in source.chunks_exact(APART).zip(expected.chunks_exact_mut(APART)) {
+        to[..4096].copy_from_slice(&from[..4096]);
+        for group in to[..4096].as_chunks_mut::<32>().0 {
+            group[..4].iter_mut().for_each(|byte| *byte = !*byte);
+        }
     }
-    case("bulk_copy", MBARRIER, "bulk_copy", 128, vec![Param::Input(source), output(expected)])
+    let params = vec![Param::Input(source), output(expected)];
+    Case { grid: ctas as u32, ..case("bulk_copy", MBARRIER, "bulk_copy", 128, params) }
 }

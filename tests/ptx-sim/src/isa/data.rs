@@ -73,5 +73,5 @@ pub(super) fn case(
     params: Vec<Param>,
 ) -> Case {
     let (file, ptx, target) = module;
-    Case { name: name.into(), file, ptx, kernel, target, grid: 1, block, params }
+    Case { name: name.into(), file, ptx, kernel, target, grid: 1, block, shared: 0, params }
 }

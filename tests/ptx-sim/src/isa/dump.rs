@@ -28,6 +28,7 @@ struct CaseEntry<'a> {
     target: Target,
     grid: u32,
     block: u32,
+    shared: u32,
     params: Vec<ParamEntry>,
 }
 
@@ -54,7 +55,22 @@ struct SpecEntry {
     fill: String,
 }
 
-/// Writes all cases into a folder, which is made if need be. Returns how many there are.
+/// Arguments of the command that writes all cases.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DumpArgs {
+    /// Folder for the modules, the bytes of parameters and `cases.json`; made if need be
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl DumpArgs {
+    /// Writes all cases, and returns how many there are.
+    pub fn run(&self) -> Result<usize, DumpError> {
+        dump(&super::cases(), &self.out)
+    }
+}
+
+/// Writes cases into a folder, which is made if need be. Returns how many there are.
 pub fn dump(cases: &[Case], folder: &Path) -> Result<usize, DumpError> {
     fs::create_dir_all(folder).map_err(|source| DumpError { path: folder.to_owned(), source })?;
     let mut entries = Vec::with_capacity(cases.len());
@@ -70,6 +86,7 @@ pub fn dump(cases: &[Case], folder: &Path) -> Result<usize, DumpError> {
             target: case.target,
             grid: case.grid,
             block: case.block,
+            shared: case.shared,
             params: params.collect::<Result<_, _>>()?,
         });
     }

@@ -10,11 +10,14 @@ mod data;
 pub mod dump;
 mod matrix;
 mod scalar;
+mod simulator;
 mod tensor;
 mod warp;
 mod warpgroup;
 
 use crate::tensor::tma_map::TensorSpec;
+
+pub use simulator::{Simulator, SimulatorError};
 
 /// The least target that assembles and runs a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -80,6 +83,8 @@ pub struct Case {
     pub grid: u32,
     /// Threads of a CTA along x.
     pub block: u32,
+    /// Bytes of dynamic shared memory.
+    pub shared: u32,
     /// Parameters in order.
     pub params: Vec<Param>,
 }

@@ -3,7 +3,7 @@
 use super::lex::Tok;
 use super::module::{At, Parser, Result, Scope, Symbol, space, type_bytes};
 use super::tree::{Class, Function, Reg, Statement, StatementKind};
-use crate::error::ParseErrorKind;
+use crate::error::{ParseErrorKind, Space};
 
 /// Most registers of one class, so that a text of a few bytes cannot ask for gigabytes.
 const MAX_REGISTERS: u32 = 1 << 20;
@@ -75,6 +75,9 @@ impl Parser<'_> {
                     };
                     self.at += 1;
                     for id in self.variables(space, false)? {
+                        if space == Space::Shared {
+                            function.shared.push(id);
+                        }
                         let name = self.tree.variables[id].name.clone();
                         self.declare(start, name, Symbol::Variable(id))?;
                     }

@@ -39,6 +39,8 @@ pub(crate) struct Function {
     pub entry: bool,
     pub returns: Vec<VarId>,
     pub params: Vec<VarId>,
+    /// Shared variables that the body declares.
+    pub shared: Vec<VarId>,
     /// `None` for a declaration.
     pub body: Option<Vec<Statement>>,
     /// Number of registers of each class: pred, 16, 32, 64, 128 bits.

@@ -5,8 +5,10 @@ mod direct;
 use std::collections::HashSet;
 use std::fs;
 
-use ptx_sim::isa::{self, Case, Mismatch, Param};
+use clap::Parser;
+use ptx_sim::isa::{self, Case, Machine, Mismatch, Param, Simulator, SimulatorError};
 use ptx_sim::tensor::tma_map::{TensorMap, TensorSpec};
+use ptx_sim::{FaultKind, Space};
 
 fn names(cases: &[Case]) -> HashSet<&str> {
     cases.iter().map(|case| case.name.as_str()).collect()
@@ -76,11 +78,19 @@ fn comparison_finds_what_differs() {
     assert!(matches!(rounded.compare(&near), Err(Mismatch::Word { at: 0, .. })), "NaN is near nothing");
 }
 
+#[derive(clap::Parser)]
+struct Command {
+    #[command(flatten)]
+    args: isa::dump::DumpArgs,
+}
+
 #[test]
 fn dumped_files_hold_the_cases() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("isa-cases");
     let cases = isa::cases();
-    assert_eq!(isa::dump::dump(&cases, &folder).expect("a folder to write to"), cases.len());
+    let command = Command::try_parse_from(["isa", "--out", folder.to_str().expect("a path in UTF-8")]);
+    let written = command.expect("the arguments").args.run();
+    assert_eq!(written.expect("a folder to write to"), cases.len());
     let table = fs::read(folder.join("cases.json")).expect("the table");
     let table: serde_json::Value = serde_json::from_slice(&table).expect("JSON");
     for (entry, case) in table.as_array().expect("a list").iter().zip(&cases) {
@@ -104,4 +114,94 @@ fn dumped_files_hold_the_cases() {
             }
         }
     }
+}
+
+/// Runs all cases of these kernels in the simulator, with all checks.
+fn simulate(belongs: impl Fn(&Case) -> bool) {
+    let cases = isa::cases();
+    let mut simulator = Simulator::default();
+    let chosen: Vec<&Case> = cases.iter().filter(|case| belongs(case)).collect();
+    assert!(!chosen.is_empty(), "no case was chosen");
+    let failures: Vec<String> = chosen
+        .iter()
+        .filter_map(|case| match simulator.run(case) {
+            Ok(outputs) => case.compare(&outputs).err().map(|mismatch| mismatch.to_string()),
+            Err(error) => Some(error.to_string()),
+        })
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn simulator_converts_and_rounds() {
+    simulate(|case| ["convert.ptx", "widen.ptx"].contains(&case.file));
+}
+
+#[test]
+fn simulator_multiplies_fragments() {
+    simulate(|case| case.file == "mma.ptx");
+}
+
+#[test]
+fn simulator_moves_fragments() {
+    simulate(|case| ["ldmatrix.ptx", "stmatrix.ptx"].contains(&case.file));
+}
+
+#[test]
+fn simulator_shuffles_and_votes() {
+    simulate(|case| case.file == "warp.ptx");
+}
+
+#[test]
+fn simulator_copies_asynchronously() {
+    simulate(|case| ["cp_async.ptx", "mbarrier.ptx"].contains(&case.file));
+}
+
+#[test]
+fn simulator_copies_tensors() {
+    simulate(|case| case.file == "tensor_copy.ptx");
+}
+
+#[test]
+fn simulator_multiplies_in_warpgroups() {
+    simulate(|case| case.file == "wgmma.ptx");
+}
+
+/// What stops a case after a change to it.
+fn fault(name: &str, change: impl FnOnce(&mut Case)) -> FaultKind {
+    let mut case = isa::cases().into_iter().find(|case| case.name == name).expect("a case of this name");
+    change(&mut case);
+    match Simulator::default().run(&case) {
+        Err(SimulatorError::Fault { source, .. }) => source.kind,
+        other => panic!("{name}: a fault was expected, found {other:?}"),
+    }
+}
+
+#[test]
+fn simulator_stops_at_misuse() {
+    let garbage = fault("tensor_load_1d", |case| case.params[0] = Param::Value(vec![0; 128]));
+    assert!(matches!(garbage, FaultKind::TensorCopy(_)), "{garbage}");
+
+    // Without the corner's second word the load reads beyond its memory.
+    let corner = fault("tensor_load_2d_none", |case| case.params[1] = Param::Input(vec![0; 4]));
+    assert!(matches!(corner, FaultKind::OutOfBounds { space: Space::Global, .. }), "{corner}");
+
+    // An mbarrier that waits for more bytes than come.
+    let bytes = fault("tensor_load_1d", |case| case.params[3] = Param::Value(512u32.to_le_bytes().to_vec()));
+    assert!(matches!(bytes, FaultKind::Deadlock(_)), "{bytes}");
+
+    let reserved = fault("wgmma_n64_kk_128b", |case| {
+        case.params[4] = Param::Value((1u64 << 60).to_le_bytes().to_vec());
+    });
+    assert!(matches!(reserved, FaultKind::TensorCopy(_)), "{reserved}");
+
+    // A row of a matrix that is not aligned to its 16 bytes.
+    let row = fault("ldmatrix_x1", |case| {
+        case.params[1] = Param::Input([8u32; 32].iter().flat_map(|at| at.to_le_bytes()).collect());
+    });
+    assert!(matches!(row, FaultKind::Misaligned { space: Space::Shared, bytes: 16, .. }), "{row}");
+
+    // A fragment needs the whole warp.
+    let half = fault("mma_bf16_k16_exact", |case| case.block = 16);
+    assert!(matches!(half, FaultKind::DivergentSync { active: 0xffff, .. }), "{half}");
 }

@@ -1,6 +1,7 @@
 //! The matrix instructions and tensor copies against plain loops and the layout formulas of the ISA, written a
 //! second time.
 
+mod bytes;
 mod float;
 mod ldmatrix;
 mod mbarrier;
