@@ -1,4 +1,14 @@
 //! Products with weights, and residual addition.
+//!
+//! A product stands in a chain: what comes before it norms x on the way, what comes after it works on sums before they
+//! leave the CTA. [`plan`] reads the chain; no op is known by name but the simple ones.
+
+mod conv;
+mod epilogue;
+mod heads;
+mod plan;
+mod sink;
+mod strips;
 
 use crate::nvptx::{Chain, Emit, Float, Kernel, Pointwise};
 use crate::spec::KernelSpec;
