@@ -9,13 +9,16 @@ mod heads;
 mod plan;
 mod sink;
 mod strips;
+mod tile;
 
 use crate::nvptx::{Chain, Emit, Float, Kernel, Pointwise};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
-pub(crate) fn kernel(_sm: Sm, _spec: &KernelSpec, _chain: &Chain) -> Result<Kernel, String> {
-    Err("the op has no generator".to_owned())
+pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String> {
+    let plan = plan::Plan::of(spec, chain)?;
+    let cut = tile::Cut::of(sm, spec, &plan)?;
+    Ok(tile::kernel(plan, cut))
 }
 
 pub(crate) fn pointwise(op: &str) -> Option<Pointwise> {
