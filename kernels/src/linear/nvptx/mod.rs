@@ -10,6 +10,7 @@ mod plan;
 mod sink;
 mod strips;
 mod tile;
+mod warpgroup;
 
 use crate::nvptx::{Chain, Emit, Float, Kernel, Pointwise};
 use crate::spec::KernelSpec;
@@ -17,6 +18,9 @@ use crate::target::Sm;
 
 pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String> {
     let plan = plan::Plan::of(spec, chain)?;
+    if let Ok(cut) = warpgroup::Cut::of(sm, spec, &plan) {
+        return Ok(warpgroup::kernel(plan, cut));
+    }
     let cut = tile::Cut::of(sm, spec, &plan)?;
     Ok(tile::kernel(plan, cut))
 }
