@@ -66,7 +66,9 @@ impl Boxes {
             }
         };
         let stretches = stretches(group, (blocks.strips / products * STRIP) as u32, maps)?;
-        let places = places.into_iter().map(|place| place as u32).collect();
+        // Two strips of a unit change places in every other one.
+        let exchanged = |place: u64| if parts == 2 { place ^ (place / 2 % 2) } else { place };
+        let places = places.into_iter().map(|place| exchanged(place) as u32).collect();
         Ok(Self { stretches, places, rows, units: every })
     }
 
