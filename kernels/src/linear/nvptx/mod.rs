@@ -4,18 +4,54 @@
 //! leave the CTA. [`plan`] reads the chain; no op is known by name but the simple ones.
 
 mod conv;
+mod cut;
 mod epilogue;
 mod heads;
 mod plan;
+mod simt;
 mod sink;
+mod source;
+mod stream;
 mod strips;
+
+use nemo_ir::plan::Phase;
+
+use plan::Plan;
+use sink::Sink;
 
 use crate::nvptx::{Chain, Emit, Float, Kernel, Pointwise};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
-pub(crate) fn kernel(_sm: Sm, _spec: &KernelSpec, _chain: &Chain) -> Result<Kernel, String> {
-    Err("the op has no generator".to_owned())
+/// The loops over K that there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Loop {
+    /// [`stream`]
+    Stream,
+    /// [`simt`]
+    Simt,
+}
+
+pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String> {
+    let plan = Plan::of(spec, chain)?;
+    let convolves = plan.groups.iter().any(|group| matches!(group.sink, Sink::Conv { .. }));
+    if convolves && spec.steps.is_none_or(|steps| steps.phase != Phase::Decode) {
+        return Err("a product is convolved on its way only where each row is a sequence".to_owned());
+    }
+    match choose(&plan) {
+        Loop::Stream => Ok(stream::kernel(sm, spec, plan)),
+        Loop::Simt => simt::kernel(sm, spec, plan),
+    }
+}
+
+/// Which loop over K serves a plan:
+///
+/// | x, as the products take it | weights | K | loop |
+/// |---|---|---|---|
+/// | bf16, rows at multiples of 16 bytes, or normed | bf16, rows at multiples of 16 bytes | multiple of 8 | [`stream`] |
+/// | anything else | | | [`simt`] |
+fn choose(plan: &Plan) -> Loop {
+    if stream::takes(plan) { Loop::Stream } else { Loop::Simt }
 }
 
 pub(crate) fn pointwise(op: &str) -> Option<Pointwise> {
