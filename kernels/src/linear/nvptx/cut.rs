@@ -9,8 +9,6 @@ use crate::spec::KernelSpec;
 use crate::target::Sm;
 
 const F32: Dtype = Dtype::F32;
-/// Bytes of shared memory that are left for sums beside x.
-pub(super) const STAGED_BYTES: u64 = 20 << 10;
 /// The most CTAs that share K.
 const MOST_SPLITS: u64 = 8;
 

@@ -124,10 +124,6 @@ impl Space {
         let sum = if self.bytes > 0 { sum.and(self.bytes, 128) } else { sum };
         if self.sums > 0 { sum.and(self.sums, 16) } else { sum }
     }
-
-    pub fn bytes(self) -> u64 {
-        u64::from(self.bytes + self.sums)
-    }
 }
 
 /// The most columns, up to a power of two, of which pieces fill `width` and lie at multiples in each tensor.
@@ -191,27 +187,37 @@ impl<'c> Source<'c> {
         Line { base: start(&plan.x.x), gate: gate.map(start), scales: None, there }
     }
 
-    /// Eight bf16 of a row, in four words; zeros where there is no such row, or, in shared memory, anything.
-    pub fn words(&self, e: &Emit<'c, '_>, plan: &Plan, line: &Line<'c>, k: Int<'c>) -> [Int<'c>; 4] {
-        let i32 = e.context.i32_type();
-        let four = i32.vec_type(4);
-        let split = |loaded: Any<'c>| -> Vec<Any<'c>> {
-            (0..4).map(|lane| e.extract(loaded.into_vector_value(), lane)).collect()
+    /// Eight bf16 of a row at each of some places, in four words each; zeros where there is no such row, or, in shared memory,
+    /// anything.
+    pub fn words(
+        &self,
+        e: &Emit<'c, '_>,
+        plan: &Plan,
+        line: &Line<'c>,
+        places: &[Int<'c>],
+    ) -> Vec<[Int<'c>; 4]> {
+        let four = e.context.i32_type().vec_type(4);
+        let split = |loaded: Any<'c>| {
+            let loaded = loaded.into_vector_value();
+            std::array::from_fn(|lane| e.extract(loaded, lane as u32).into_int_value())
         };
-        let place = e.at(line.base, plan.x.dtype(), k);
-        let words = match self.place {
-            Place::Shared { .. } => split(e.load_aligned(four, place, 16)),
+        let at = |k: &Int<'c>| e.at(line.base, plan.x.dtype(), *k);
+        match self.place {
+            Place::Shared { .. } => places.iter().map(|k| split(e.load_aligned(four, at(k), 16))).collect(),
             Place::Global => {
-                let zeros = || vec![e.word(0).into(); 4];
                 let there = line.there.expect("a stored row may not be there");
-                e.choose(there, || split(e.load_read_only(four, place, 16)), zeros)
+                let load = || places.iter().map(|k| e.load_read_only(four, at(k), 16)).collect();
+                let loaded = e.choose(there, load, || vec![four.const_zero().into(); places.len()]);
+                loaded.into_iter().map(split).collect()
             }
             Place::Scaled => {
-                let values = self.elements(e, plan, line, (k, 8));
-                values.chunks(2).map(|pair| e.pack(pair[0], pair[1]).into()).collect()
+                let words = |k: &Int<'c>| {
+                    let values = self.elements(e, plan, line, (*k, 8));
+                    std::array::from_fn(|lane| e.pack(values[2 * lane], values[2 * lane + 1]))
+                };
+                places.iter().map(words).collect()
             }
-        };
-        std::array::from_fn(|lane| words[lane].into_int_value())
+        }
     }
 
     /// Elements of a row, as the products take them; a power of two of them, which [`Input::vector`] allows. Zeros where there

@@ -58,7 +58,9 @@ const MOST_PARTS: u64 = 4 * WARPS;
 impl Cut {
     fn of(sm: Sm, spec: &KernelSpec, plan: &Plan) -> Self {
         let most = cut::most_rows(spec, plan.rows);
-        let budget = cut::shared_budget(sm) - cut::STAGED_BYTES;
+        // Sums of sixteen rows, with some room.
+        let staged = if plan.parts() > 2 * WARPS { 40 << 10 } else { 20 << 10 };
+        let budget = cut::shared_budget(sm) - staged;
         let staging = |rows| Staging::of(plan, rows, budget, false);
         let rows = most.min(16);
         // Eight rows a tile read the weights twice, the second time mostly from cache; that is less work than to norm
@@ -241,14 +243,11 @@ impl<'c> Stream<'_, 'c, '_, '_> {
     /// The words of x that belong to a step: of each chunk and eight rows.
     fn x(&self, own: &Own<'c>, source: &Source<'c>, lines: &[Line<'c>], k: Int<'c>) -> Vec<Any<'c>> {
         let e = self.e;
-        let mut words = Vec::new();
-        for chunk in 0..self.cut.chunks() {
-            for line in lines {
-                let at = e.add(e.plus(k, chunk * CHUNK), e.times(own.t, 8));
-                words.extend(source.words(e, self.plan, line, at).map(Any::from));
-            }
-        }
-        words
+        let first = e.add(k, e.times(own.t, 8));
+        let places: Vec<_> = (0..self.cut.chunks()).map(|chunk| e.plus(first, chunk * CHUNK)).collect();
+        let of_lines: Vec<_> = lines.iter().map(|line| source.words(e, self.plan, line, &places)).collect();
+        let of_chunk = |chunk: usize| of_lines.iter().flat_map(move |words| words[chunk].map(Any::from));
+        (0..places.len()).flat_map(of_chunk).collect()
     }
 
     /// The sums with a step added.
@@ -342,8 +341,8 @@ impl<'c> Stream<'_, 'c, '_, '_> {
             let first = whole + chunk * CHUNK;
             let at = e.plus(e.times(own.t, 8), first);
             let there = e.cmp(IntPredicate::SLT, at, e.word(self.plan.k as u32));
-            // Past the end something is read that is there, and becomes zero.
-            let offset = e.select(there, e.word(first as u32), e.word(0));
+            // Past the end the row's first elements are read, and become zeros.
+            let offset = e.select(there, e.word(first as u32), e.times(own.t, -8_i64 as u64));
             let weights: Vec<Any<'c>> = own
                 .weights
                 .iter()
@@ -354,7 +353,7 @@ impl<'c> Stream<'_, 'c, '_, '_> {
                 })
                 .collect();
             let k = e.select(there, at, e.word(0));
-            let x = lines.iter().flat_map(|line| source.words(e, self.plan, line, k));
+            let x = lines.iter().flat_map(|line| source.words(e, self.plan, line, &[k])[0]);
             let x: Vec<Any<'c>> = x.map(|word| e.select(there, word, e.word(0)).into()).collect();
             sums = self.multiply(&sums, &weights, &x);
         }
