@@ -139,6 +139,8 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Kernel {
         ..geometry::of(grid, 32 * WARPS as u32)
     };
     Kernel::new(geometry, move |e| {
+        // While one CTA prepares x or waits for its last weights, the other's stream.
+        e.resident(2);
         let staged = e.shared(cut.staged_bytes(), 16);
         let tile = e.cta(0);
         let rows = tiles.of_tile(e, tile);
