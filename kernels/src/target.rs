@@ -137,14 +137,6 @@ impl Sm {
             Self::Sm90 => "sm_90",
         }
     }
-
-    /// Multiprocessors that grids are to fill: those of an A10G, and of an H100.
-    pub const fn multiprocessors(self) -> u64 {
-        match self {
-            Self::Sm86 => 80,
-            Self::Sm90 => 132,
-        }
-    }
 }
 
 impl Target {

@@ -163,6 +163,17 @@ impl Blocks {
         e.and(from, e.cmp(IntPredicate::SLT, block, e.word(end as u32)))
     }
 
+    /// Whether a block belongs to one of some groups, i1.
+    pub fn holds_any<'c>(
+        &self,
+        e: &Emit<'c, '_>,
+        groups: &[usize],
+        block: Int<'c>,
+    ) -> inkwell::values::IntValue<'c> {
+        let none = e.context.bool_type().const_zero();
+        groups.iter().fold(none, |any, group| e.or(any, self.holds(e, *group, block)))
+    }
+
     /// The strip of that index (i32) of a block that belongs to one of `groups`.
     pub fn strip<'c>(
         &self,

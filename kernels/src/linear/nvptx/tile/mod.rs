@@ -13,11 +13,12 @@ use inkwell::IntPredicate;
 use nemo_ir::plan::{Extent, Geometry};
 use nemo_ir::types::{Dim, Dtype, Symbol};
 
+use super::cut::{most_rows, multiprocessors};
 use super::epilogue::{Done, Staged, finish};
 use super::plan::Plan;
 use super::strips::{Blocks, STRIP};
 use crate::nvptx::{Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
-use crate::spec::{KernelSpec, Steps};
+use crate::spec::KernelSpec;
 use crate::target::Sm;
 use input::Input;
 use multistage::{PIECE, Shape, multiply};
@@ -38,18 +39,9 @@ pub(super) struct Cut {
     norm_groups: u32,
 }
 
-/// The most rows that a step of the range has.
-pub(super) fn most_rows(rows: Dim, steps: Steps) -> u64 {
-    match rows {
-        Dim::Const(n) => n,
-        Dim::Symbolic { factor, symbol: Symbol::R } => factor * steps.max_seqs,
-        Dim::Symbolic { factor, .. } => factor * steps.max_tokens,
-    }
-}
-
 /// CTAs that are at work at once: two share a multiprocessor.
 fn places(sm: Sm) -> u64 {
-    2 * sm.multiprocessors()
+    2 * multiprocessors(sm)
 }
 
 /// A tile's shape, by the most rows there are and the columns that an epilogue needs at once.
@@ -74,7 +66,6 @@ fn shape(plan: &Plan, rows: u64) -> Result<Shape, String> {
 impl Cut {
     /// For products in bf16 whose rows, and K, are whole pieces of 16 bytes.
     pub fn of(sm: Sm, spec: &KernelSpec, plan: &Plan) -> Result<Self, String> {
-        let steps = spec.steps.ok_or("a range of steps is needed")?;
         input::check(plan)?;
         let pieces = plan.k.is_multiple_of(PIECE.into());
         let [((Dtype::Bf16, _, PIECE), _)] = plan.classes()[..] else {
@@ -83,7 +74,7 @@ impl Cut {
         if !pieces {
             return Err(format!("a row of {} is no multiple of {PIECE} elements", plan.k));
         }
-        let rows = most_rows(plan.rows, steps).max(1);
+        let rows = most_rows(spec, plan.rows).max(1);
         let shape = shape(plan, rows)?;
         let blocks = Blocks::of(plan, u64::from(shape.columns) / STRIP);
         let row_tiles = rows.div_ceil(shape.rows.into());
@@ -148,6 +139,10 @@ pub(super) fn kernel(plan: Plan, cut: Cut) -> Kernel {
 
 fn body<'c>(e: &Emit<'c, '_>, plan: &Plan, cut: &Cut) {
     let shape = cut.shape;
+    if shape.columns == 128 {
+        // While one CTA is at its end, another multiplies.
+        e.resident(2);
+    }
     let ring = e.shared(cut.ring(), 128);
     let scales = e.shared(cut.scales(), 16);
     let rows = e.dim(plan.rows);

@@ -17,10 +17,11 @@ use inkwell::IntPredicate;
 use nemo_ir::plan::{Extent, Geometry, TensorMap};
 use nemo_ir::types::{Dim, Dtype};
 
+use super::cut::{most_rows, multiprocessors};
 use super::epilogue::{Done, Staged, finish};
 use super::plan::Plan;
 use super::strips::{Blocks, STRIP};
-use super::tile::{most_rows, raster};
+use super::tile::raster;
 use crate::nvptx::{Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
@@ -45,8 +46,7 @@ pub(super) struct Cut {
 impl Cut {
     /// Where the kernel is taken; the reason where not.
     pub fn of(sm: Sm, spec: &KernelSpec, plan: &Plan) -> Result<Self, String> {
-        let steps = spec.steps.ok_or("a range of steps is needed")?;
-        let rows = most_rows(plan.rows, steps);
+        let rows = most_rows(spec, plan.rows);
         if sm != Sm::Sm90 || rows <= 64 {
             return Err(format!("{rows} rows on {}", sm.name()));
         }
@@ -57,10 +57,10 @@ impl Cut {
         let tiles = |cut: &Self| cut.blocks.count() * rows.div_ceil(ROWS.into());
         // Wide tiles read less; where they are too few, narrow ones occupy more multiprocessors.
         let cut = match wide {
-            Ok(wide) if tiles(&wide) >= sm.multiprocessors() => wide,
+            Ok(wide) if tiles(&wide) >= multiprocessors(sm) => wide,
             wide => Self::with(plan, 128).or(wide)?,
         };
-        if tiles(&cut) * 2 < sm.multiprocessors() {
+        if tiles(&cut) * 2 < multiprocessors(sm) {
             return Err(format!("{} tiles of {rows} rows", tiles(&cut)));
         }
         Ok(cut)
