@@ -208,6 +208,12 @@ impl<'c, 'm> Emit<'c, 'm> {
         )
     }
 
+    /// Holds registers down so far that a multiprocessor has room for so many CTAs.
+    pub fn resident(&self, ctas: u32) {
+        let attribute = self.context.create_string_attribute("nvvm.minctasm", &ctas.to_string());
+        self.function.add_attribute(AttributeLoc::Function, attribute);
+    }
+
     /// Threads of a CTA.
     pub fn threads(&self) -> u32 {
         self.geometry.threads
