@@ -29,9 +29,10 @@ pub(crate) fn head_dim(spec: &KernelSpec, link: &Link) -> Result<u64, String> {
     width.ok_or_else(|| "the table's shape is not constant".to_owned())
 }
 
-/// Pairs of a head that one access can take, given that of the tensors involved: a power of two that divides the half.
+/// Pairs of a head that a thread takes best, given the accesses that the tensors involved allow: a power of two that
+/// divides the half, and as many as the widest access to the table has, so that neighbours share no sector of it.
 pub(crate) fn vector(head_dim: u64, others: u32) -> u32 {
-    others.min(1 << (head_dim / 2).trailing_zeros().min(3))
+    others.min(1 << (head_dim / 2).trailing_zeros().min(2))
 }
 
 impl<'c, 'm> Angles<'c, 'm> {

@@ -9,7 +9,7 @@ use nemo_ir::types::Dtype;
 use super::decode::{WARP_TOKENS, WARPS, Work};
 use super::merge::{Merge, Space};
 use super::tile::{self, Tile};
-use super::{LOWEST, Shape, exp2, normalizer, weight};
+use super::{LOWEST, Shape, fade, normalizer, weight};
 use crate::attention::nvptx::cache::Cache;
 use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, Written, geometry};
 use crate::spec::KernelSpec;
@@ -78,7 +78,7 @@ impl Columns {
 
 /// The most queries of a warp.
 pub(super) fn queries(shape: &Shape) -> u64 {
-    (32 / Columns::of(shape).own()).clamp(1, 8)
+    (16 / Columns::of(shape).own()).clamp(1, 8)
 }
 
 /// Tokens that are under way at once.
@@ -134,7 +134,7 @@ fn page<'c>(
                 .collect();
             let before = state[0].into_float_value();
             let largest = scores.iter().fold(before, |largest, score| e.fmax(largest, *score));
-            let fade = exp2(e, e.fmul(e.fsub(before, largest), e.float(shape.scale)));
+            let fade = fade(e, shape, before, largest);
             let weights: Vec<_> = scores.iter().map(|score| weight(e, shape, *score, largest)).collect();
             let total = e.fmul(state[1].into_float_value(), fade);
             let total = weights.iter().fold(total, |total, weight| e.fadd(total, *weight));

@@ -5,7 +5,7 @@ use inkwell::IntPredicate;
 use nemo_ir::types::Dtype;
 
 use super::decode::WARPS;
-use super::{LOWEST, Shape, normalizer, weight};
+use super::{LOWEST, Shape, fade, normalizer};
 use crate::nvptx::{Emit, Float, Int, Ptr, SharedBytes, Written};
 
 const F32: Dtype = Dtype::F32;
@@ -177,7 +177,7 @@ fn warps<'c>(
     let mut total = e.float(0.0);
     let mut sums = vec![e.float(0.0); merge.columns as usize];
     for (score, part, parts) in &warps {
-        let weight = weight(e, shape, *score, largest);
+        let weight = fade(e, shape, *score, largest);
         total = e.fma(weight, *part, total);
         for (sum, part) in sums.iter_mut().zip(parts) {
             *sum = e.fma(weight, *part, *sum);
@@ -243,7 +243,7 @@ pub(super) fn splits_to_result<'c>(
             || vec![e.float(LOWEST).into(), e.float(0.0).into()],
         );
         let (score, total) = (loaded[0].into_float_value(), loaded[1].into_float_value());
-        let weight = weight(e, shape, score, e.warp_max(score));
+        let weight = fade(e, shape, score, e.warp_max(score));
         let total = e.warp_sum(e.fmul(weight, total));
         let weight = e.fmul(weight, normalizer(e, total));
         e.when(there, || {

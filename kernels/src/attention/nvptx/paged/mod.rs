@@ -39,7 +39,7 @@ struct Shape {
     scale: f64,
     /// Query and result elements that one access can take.
     vectors: (u32, u32),
-    /// Whether queries, keys and values are bf16 and aligned as tensor cores want them.
+    /// Whether all is bf16, and aligned as tensor cores want it.
     tensor: bool,
 }
 
@@ -55,7 +55,7 @@ impl Shape {
         if !(scale > 0.0) {
             return Err(format!("the scale is {}; the softmax wants a positive one", spec.float("scale")));
         }
-        let bf16 = q.dtype() == Dtype::Bf16 && cache.dtype == Dtype::Bf16;
+        let bf16 = [q.dtype(), cache.dtype, y.dtype()].into_iter().all(|dtype| dtype == Dtype::Bf16);
         let aligned = q.vector() == 8 && cache.vector == 8;
         Ok(Self {
             cache,
@@ -90,6 +90,12 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, _chain: &Chain) -> Result<Kernel
 fn weight<'c>(e: &Emit<'c, '_>, shape: &Shape, score: Float<'c>, largest: Float<'c>) -> Float<'c> {
     let scale = e.float(shape.scale);
     exp2(e, e.fma(score, scale, e.fneg(e.fmul(largest, scale))))
+}
+
+/// What sums so far are multiplied by when the largest score changes: 1 where it does not, even if no token was seen. (As
+/// a [`weight`] it would not be: a product of [`LOWEST`] is rounded far from itself.)
+fn fade<'c>(e: &Emit<'c, '_>, shape: &Shape, before: Float<'c>, largest: Float<'c>) -> Float<'c> {
+    exp2(e, e.fmul(e.fsub(before, largest), e.float(shape.scale)))
 }
 
 /// 2^x, and 0 where that is below the normal numbers.

@@ -11,7 +11,7 @@ use nemo_ir::types::Dtype;
 
 use super::stage::{Part, Stage};
 use super::tile::{self, Tile};
-use super::{LOWEST, Shape, exp2, normalizer, weight, words_where};
+use super::{LOWEST, Shape, fade, normalizer, weight, words_where};
 use crate::attention::nvptx::cache::Cache;
 use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
 use crate::spec::KernelSpec;
@@ -247,8 +247,7 @@ fn weigh<'c>(
         let found = own.reduce(|a, b| e.fmax(a, b)).unwrap_or(before);
         let found = [1, 2].iter().fold(found, |found, mask| e.fmax(found, e.shuffle_xor(found, *mask)));
         running.largest[row] = e.fmax(before, found);
-        let change = e.fsub(before, running.largest[row]);
-        fades[row] = exp2(e, e.fmul(change, e.float(shape.scale)));
+        fades[row] = fade(e, shape, before, running.largest[row]);
         running.totals[row] = e.fmul(running.totals[row], fades[row]);
     }
     let weights: Vec<[Float<'c>; 4]> = scores

@@ -14,7 +14,7 @@ use nemo_ir::types::Dtype;
 
 use super::decode::{WARP_TOKENS, Work};
 use super::merge::{Merge, Space};
-use super::{LOWEST, Shape, exp2, weight, words_where};
+use super::{LOWEST, Shape, fade, weight, words_where};
 use crate::nvptx::{Any, Emit, Float, Int, Ptr};
 
 /// The most query heads of a warp.
@@ -208,10 +208,8 @@ fn next<'c>(
         }
         *largest = e.fmax(*largest, found);
     }
-    let fades: [Float<'c>; 2] = std::array::from_fn(|head| {
-        let change = e.fsub(before.largest[head], largest[head]);
-        exp2(e, e.fmul(change, e.float(shape.scale)))
-    });
+    let fades: [Float<'c>; 2] =
+        std::array::from_fn(|head| fade(e, shape, before.largest[head], largest[head]));
     let weights: [Float<'c>; 4] =
         std::array::from_fn(|index| weight(e, shape, scores[index], largest[index % 2]));
     let totals = std::array::from_fn(|head| {
