@@ -43,6 +43,17 @@ pub enum Extent {
         /// How many each.
         times: u64,
     },
+    /// As many tiles as the T rows of R sequences can need, where a tile has up to `per` rows and all of one sequence:
+    /// `times * (floor(T / per) + R)`.
+    ///
+    /// With `start[s]` as the first row of sequence s, its tiles are those from `floor(start[s] / per) + s` on: there are at
+    /// least as many up to those of the next sequence as its rows fill.
+    Ragged {
+        /// The most rows of a tile.
+        per: u64,
+        /// How many for each tile.
+        times: u64,
+    },
 }
 
 impl Extent {
@@ -57,10 +68,14 @@ impl Extent {
     }
 
     /// Its value, given those of the symbols.
-    pub fn value(self, symbols: impl FnOnce(Symbol) -> u64) -> u64 {
+    pub fn value(self, symbols: impl Fn(Symbol) -> u64) -> u64 {
         match self {
             Self::Const(n) => n,
             Self::Per { symbol, per, times } => symbols(symbol).div_ceil(per.max(1)).saturating_mul(times),
+            Self::Ragged { per, times } => {
+                let tiles = symbols(Symbol::T) / per.max(1);
+                tiles.saturating_add(symbols(Symbol::R)).saturating_mul(times)
+            }
         }
     }
 }
@@ -93,4 +108,38 @@ pub struct Workspace {
     pub counters: u64,
     /// Bytes of partial results; what they hold does not outlive a launch.
     pub partials: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_extents() {
+        let symbols = |symbol| match symbol {
+            Symbol::T => 130,
+            Symbol::R => 3,
+            _ => 0,
+        };
+        assert_eq!(Extent::Const(7).value(symbols), 7);
+        assert_eq!(Extent::each(Symbol::R).value(symbols), 3);
+        assert_eq!(Extent::Per { symbol: Symbol::T, per: 64, times: 5 }.value(symbols), 15);
+        assert_eq!(Extent::Ragged { per: 64, times: 5 }.value(symbols), 25);
+    }
+
+    /// Every sequence finds room for its tiles before those of the next.
+    #[test]
+    fn ragged_tiles_do_not_overlap() {
+        let first = |start: u64, sequence: u64| start / 8 + sequence;
+        for lengths in [[1, 1, 1], [7, 9, 8], [8, 8, 8], [9, 15, 1], [0, 17, 0], [1, 63, 2]] {
+            let mut start = 0;
+            for (sequence, length) in (0..).zip(lengths) {
+                let tiles = u64::div_ceil(length, 8);
+                assert!(first(start, sequence) + tiles <= first(start + length, sequence + 1), "{lengths:?}");
+                start += length;
+            }
+            let symbols = |symbol| if symbol == Symbol::T { start } else { 3 };
+            assert_eq!(Extent::Ragged { per: 8, times: 1 }.value(symbols), first(start, 3));
+        }
+    }
 }

@@ -1,0 +1,370 @@
+//! Prefill on tensor cores: a CTA takes 64 rows of a sequence and one query head, a warp 16 of them, page after page.
+//!
+//! Keys and values of a page go through shared memory, one copy of each: values arrive while scores are computed, and the
+//! next page's keys while values are summed. Scores never leave the registers, whose layout as a product is that of an
+//! operand of the next.
+
+use inkwell::IntPredicate;
+use nemo_ir::plan::Geometry;
+use nemo_ir::step::PAGE_TOKENS;
+use nemo_ir::types::Dtype;
+
+use super::stage::{Part, Stage};
+use super::tile::{self, Tile};
+use super::{LOWEST, Shape, fade, normalizer, weight, words_where};
+use crate::attention::nvptx::cache::Cache;
+use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
+use crate::spec::KernelSpec;
+
+/// Rows of a CTA, and of a warp.
+const ROWS: u64 = 64;
+const WARP_ROWS: u64 = 16;
+const THREADS: u32 = (ROWS / WARP_ROWS) as u32 * 32;
+/// Tokens whose scores one instruction gives, and columns of values that it sums.
+const COLUMNS: u64 = 8;
+const BF16: Dtype = Dtype::Bf16;
+
+/// A lane's place: rows g and g + 8 of its warp, columns 2t and 2t + 1 of each eight.
+#[derive(Clone, Copy)]
+struct Lane<'c> {
+    g: Int<'c>,
+    t: Int<'c>,
+}
+
+/// What a lane keeps of its two rows.
+struct Running<'c> {
+    largest: [Float<'c>; 2],
+    /// Sums of the weights of the lane's own tokens.
+    totals: [Float<'c>; 2],
+    /// By eight columns of values.
+    sums: Vec<[Float<'c>; 4]>,
+}
+
+impl<'c> Running<'c> {
+    fn new(e: &Emit<'c, '_>, head_dim: u64) -> Self {
+        let (lowest, zero) = (e.float(LOWEST), e.float(0.0));
+        let sums = vec![[zero; 4]; (head_dim / COLUMNS) as usize];
+        Self { largest: [lowest; 2], totals: [zero; 2], sums }
+    }
+
+    fn values(&self) -> Vec<Any<'c>> {
+        let all = self.largest.iter().chain(&self.totals).chain(self.sums.iter().flatten());
+        all.map(|value| (*value).into()).collect()
+    }
+
+    fn from_values(values: &[Any<'c>]) -> Self {
+        let value = |index: usize| values[index].into_float_value();
+        let sums = (1..values.len() / 4).map(|at| std::array::from_fn(|sum| value(4 * at + sum)));
+        Self { largest: [value(0), value(1)], totals: [value(2), value(3)], sums: sums.collect() }
+    }
+}
+
+/// The stages of keys and of values.
+#[derive(Clone, Copy)]
+struct Stages {
+    keys: Stage,
+    values: Stage,
+}
+
+pub(super) fn kernel(spec: &KernelSpec, shape: Shape) -> Kernel {
+    let _ = spec;
+    let heads = shape.cache.heads * shape.group;
+    let stages = Stages { keys: Stage::new(&shape, Part::Keys), values: Stage::new(&shape, Part::Values) };
+    let shared = SharedBytes::default().and(stages.keys.bytes(), 128).and(stages.values.bytes(), 128).0;
+    let geometry = Geometry { shared, ..geometry::of(tile::grid(ROWS, heads), THREADS) };
+    Kernel::new(geometry, move |e| {
+        let space = [stages.keys, stages.values].map(|stage| e.shared(stage.bytes(), 128));
+        let tile = Tile::of(e, ROWS, heads);
+        e.when(tile.exists(e), || attend(e, &shape, stages, space, tile));
+        Ok(())
+    })
+}
+
+fn attend<'c>(e: &Emit<'c, '_>, shape: &Shape, stages: Stages, space: [Ptr<'c>; 2], tile: Tile<'c>) {
+    let lane = Lane { g: e.shift_right(e.lane(), 2), t: e.and(e.lane(), e.word(3)) };
+    let last = e.sub(e.min(e.sub(tile.rows.1, tile.rows.0), e.word(ROWS as u32)), e.word(1));
+    let last_position = e.add(tile.position, last);
+    let own = e.add(e.times(e.warp(), WARP_ROWS), lane.g);
+    let rows = [0, 8].map(|offset| e.plus(own, offset));
+    let queries = rows.map(|row| queries(e, shape, tile, e.min(row, last), lane));
+    let positions = rows.map(|row| e.add(tile.position, row));
+    let kv_head = e.div(tile.head, e.word(shape.group as u32));
+    let page_bits = u64::from(PAGE_TOKENS.ilog2());
+    let first_page = e.shift_right(shape.first_seen(e, tile.position), page_bits);
+    let end_page = e.plus(e.shift_right(last_position, page_bits), 1);
+    let final_page = e.sub(end_page, e.word(1));
+    // Tokens of a page that are there: none where there is no page.
+    let tokens = |page, index| {
+        let exists = e.cmp(IntPredicate::SGE, page, e.word(0));
+        let there = e.plus(e.sub(last_position, e.times(index, PAGE_TOKENS)), 1);
+        e.select(exists, there, e.word(0))
+    };
+    let block = |page, part| shape.cache.block(e, e.max(page, e.word(0)), part, kv_head);
+
+    let page = Cache::page(e, tile.sequence, first_page);
+    stages.keys.copy(e, space[0], block(page, 0), tokens(page, first_page));
+    e.copies_commit();
+    let mut initial = vec![page.into()];
+    initial.extend(Running::new(e, shape.cache.head_dim).values());
+    let state = e.fold((first_page, end_page, 1), &initial, |index, state| {
+        let page = state[0].into_int_value();
+        let next_index = e.min(e.plus(index, 1), final_page);
+        let next_page = Cache::page(e, tile.sequence, next_index);
+        // This page's keys are there, and nobody reads values any more.
+        e.copies_wait(0);
+        e.barrier();
+        stages.values.copy(e, space[1], block(page, 1), tokens(page, index));
+        e.copies_commit();
+        let before = Running::from_values(&state[1..]);
+        let scores = scores(e, shape, stages.keys, space[0], &queries, lane);
+        let scores =
+            masked(e, shape, &scores, lane, (positions, tile.position), (page, index), last_position);
+        let (mut running, weights) = weigh(e, shape, before, &scores);
+        // The values are there, and nobody reads keys any more.
+        e.copies_wait(0);
+        e.barrier();
+        e.when(e.cmp(IntPredicate::SLT, index, final_page), || {
+            stages.keys.copy(e, space[0], block(next_page, 0), tokens(next_page, next_index));
+        });
+        e.copies_commit();
+        sum_values(e, stages.values, space[1], &weights, &mut running.sums);
+        let mut next = vec![next_page.into()];
+        next.extend(running.values());
+        next
+    });
+    store(e, shape, tile, (rows, last), lane, Running::from_values(&state[1..]));
+}
+
+/// A row's part of the queries' operand: columns 8t to 8t + 7 of each 32. The order of the columns that are summed over is
+/// free, as long as keys have the same.
+fn queries<'c>(
+    e: &Emit<'c, '_>,
+    shape: &Shape,
+    tile: Tile<'c>,
+    row: Int<'c>,
+    lane: Lane<'c>,
+) -> Vec<[Int<'c>; 4]> {
+    let head_dim = shape.cache.head_dim;
+    let line = e.row(e.operand("q"), e.add(tile.rows.0, row));
+    let chunk = |chunk: u64| {
+        let column = e.plus(e.times(lane.t, 8), 32 * chunk);
+        let inside = e.cmp(IntPredicate::ULT, column, e.word(head_dim as u32));
+        words_where(e, (32 * (chunk + 1) > head_dim).then_some(inside), || {
+            e.at(line, BF16, e.add(e.times(tile.head, head_dim), column))
+        })
+    };
+    (0..head_dim.div_ceil(32)).map(chunk).collect()
+}
+
+/// Scores of the warp's rows and a page's tokens, by eight tokens.
+fn scores<'c>(
+    e: &Emit<'c, '_>,
+    shape: &Shape,
+    stage: Stage,
+    space: Ptr<'c>,
+    queries: &[Vec<[Int<'c>; 4]>; 2],
+    lane: Lane<'c>,
+) -> Vec<[Float<'c>; 4]> {
+    let chunks = shape.cache.head_dim.div_ceil(32);
+    // A token's pieces move with its lowest bit alone, so eight tokens on they lie at a constant distance.
+    let pieces: Vec<_> =
+        (0..chunks).map(|chunk| stage.piece(e, space, lane.g, e.plus(lane.t, 4 * chunk))).collect();
+    (0..PAGE_TOKENS / COLUMNS)
+        .map(|tokens| {
+            let distance = e.word(u32::from(tokens as u16) * stage.bytes() / (PAGE_TOKENS / COLUMNS) as u32);
+            let mut sums = [e.float(0.0); 4];
+            for (chunk, piece) in pieces.iter().enumerate() {
+                let ty = e.context.i32_type().vec_type(4);
+                let loaded = e.load_aligned(ty, e.offset(*piece, distance), 16).into_vector_value();
+                let key: [Int<'c>; 4] =
+                    std::array::from_fn(|word| e.extract(loaded, word as u32).into_int_value());
+                let [near, far] = [queries[0][chunk], queries[1][chunk]];
+                for half in [0, 2] {
+                    let a = [near[half], far[half], near[half + 1], far[half + 1]];
+                    sums = e.mma(a, [key[half], key[half + 1]], sums);
+                }
+            }
+            sums
+        })
+        .collect()
+}
+
+/// Scores, -infinity where a row does not see a token. Most pages are seen whole by all rows.
+fn masked<'c>(
+    e: &Emit<'c, '_>,
+    shape: &Shape,
+    scores: &[[Float<'c>; 4]],
+    lane: Lane<'c>,
+    (positions, first_position): ([Int<'c>; 2], Int<'c>),
+    (page, index): (Int<'c>, Int<'c>),
+    last_position: Int<'c>,
+) -> Vec<[Float<'c>; 4]> {
+    let base = e.times(index, PAGE_TOKENS);
+    let ahead = e.cmp(IntPredicate::SGT, e.plus(base, PAGE_TOKENS - 1), first_position);
+    let missing = e.cmp(IntPredicate::SLT, page, e.word(0));
+    let behind = e.cmp(IntPredicate::SLT, base, shape.first_seen(e, last_position));
+    let partial = e.or(ahead, e.or(missing, behind));
+    let flat = || scores.iter().flatten().map(|score| Any::from(*score)).collect();
+    let chosen = e.choose(
+        partial,
+        || {
+            // Tokens of the page that a row sees: from `low` to `high`, none where there is no page.
+            let spans = positions.map(|position| {
+                let low = e.sub(shape.first_seen(e, position), base);
+                (low, e.select(missing, e.word(u32::MAX), e.sub(position, base)))
+            });
+            let mut all = Vec::new();
+            for (tokens, scores) in (0..).zip(scores) {
+                for (at, score) in (0..).zip(scores) {
+                    let (low, high) = spans[at / 2];
+                    let token = e.plus(e.times(lane.t, 2), COLUMNS * tokens + at as u64 % 2);
+                    let mut seen = e.cmp(IntPredicate::SLE, token, high);
+                    if shape.window > 0 {
+                        seen = e.and(seen, e.cmp(IntPredicate::SGE, token, low));
+                    }
+                    all.push(e.select(seen, *score, e.float(f64::NEG_INFINITY)).into());
+                }
+            }
+            all
+        },
+        flat,
+    );
+    let chunks = chosen.chunks(4);
+    chunks.map(|chunk| std::array::from_fn(|at| chunk[at].into_float_value())).collect()
+}
+
+/// Turns scores into weights, relative to the largest score so far; sums so far fade accordingly.
+fn weigh<'c>(
+    e: &Emit<'c, '_>,
+    shape: &Shape,
+    mut running: Running<'c>,
+    scores: &[[Float<'c>; 4]],
+) -> (Running<'c>, Vec<[Float<'c>; 4]>) {
+    let mut fades = [e.float(1.0); 2];
+    for row in 0..2 {
+        let before = running.largest[row];
+        let own = scores.iter().flat_map(|scores| [scores[2 * row], scores[2 * row + 1]]);
+        let found = own.reduce(|a, b| e.fmax(a, b)).unwrap_or(before);
+        let found = [1, 2].iter().fold(found, |found, mask| e.fmax(found, e.shuffle_xor(found, *mask)));
+        running.largest[row] = e.fmax(before, found);
+        fades[row] = fade(e, shape, before, running.largest[row]);
+        running.totals[row] = e.fmul(running.totals[row], fades[row]);
+    }
+    let weights: Vec<[Float<'c>; 4]> = scores
+        .iter()
+        .map(|scores| std::array::from_fn(|at| weight(e, shape, scores[at], running.largest[at / 2])))
+        .collect();
+    for weights in &weights {
+        for (row, total) in running.totals.iter_mut().enumerate() {
+            *total = e.fadd(*total, e.fadd(weights[2 * row], weights[2 * row + 1]));
+        }
+    }
+    for sums in &mut running.sums {
+        *sums = std::array::from_fn(|at| e.fmul(sums[at], fades[at / 2]));
+    }
+    (running, weights)
+}
+
+/// Adds a page's weighted values.
+fn sum_values<'c>(
+    e: &Emit<'c, '_>,
+    stage: Stage,
+    space: Ptr<'c>,
+    weights: &[[Float<'c>; 4]],
+    sums: &mut [[Float<'c>; 4]],
+) {
+    // Lanes 8 i to 8 i + 7 give the tokens of matrix i: tokens 0 to 7 or 8 to 15, of eight columns or the next eight.
+    let lane = e.lane();
+    let token = e.and(lane, e.word(15));
+    let next = e.shift_right(lane, 4);
+    let pairs = sums.len().div_ceil(2);
+    let pieces: Vec<_> = (0..pairs)
+        .map(|pair| {
+            let first = e.word(2 * pair as u32);
+            let alone = 2 * pair + 1 == sums.len();
+            stage.piece(e, space, token, if alone { first } else { e.add(first, next) })
+        })
+        .collect();
+    for (step, weights) in weights.chunks(2).enumerate() {
+        let [near, far] = [weights[0], weights[1]];
+        let a = [
+            e.pack(near[0], near[1]),
+            e.pack(near[2], near[3]),
+            e.pack(far[0], far[1]),
+            e.pack(far[2], far[3]),
+        ];
+        // Sixteen tokens on, pieces lie at a constant distance.
+        let distance = e.word(step as u32 * stage.bytes() / (PAGE_TOKENS / 16) as u32);
+        for (piece, sums) in pieces.iter().zip(sums.chunks_mut(2)) {
+            let values = e.ldmatrix(e.offset(*piece, distance), true);
+            for (at, sum) in sums.iter_mut().enumerate() {
+                *sum = e.mma(a, [values[2 * at], values[2 * at + 1]], *sum);
+            }
+        }
+    }
+}
+
+/// The results of the warp's rows.
+fn store<'c>(
+    e: &Emit<'c, '_>,
+    shape: &Shape,
+    tile: Tile<'c>,
+    (rows, last): ([Int<'c>; 2], Int<'c>),
+    lane: Lane<'c>,
+    running: Running<'c>,
+) {
+    let (y, layout) = e.result();
+    let first_column = e.times(tile.head, shape.cache.head_dim);
+    for (index, row) in rows.into_iter().enumerate() {
+        let sum = |total: Float<'c>, mask| e.fadd(total, e.shuffle_xor(total, mask));
+        let scale = normalizer(e, [1, 2].into_iter().fold(running.totals[index], sum));
+        let sums: Vec<[Float<'c>; 2]> = running
+            .sums
+            .iter()
+            .map(|sums| [e.fmul(sums[2 * index], scale), e.fmul(sums[2 * index + 1], scale)])
+            .collect();
+        let there = e.cmp(IntPredicate::SLE, row, last);
+        let line = e.row((y, layout), e.add(tile.rows.0, row));
+        let place = |column| e.at(line, layout.dtype(), e.add(first_column, column));
+        if layout.dtype() == BF16 && shape.vectors.1 == 8 {
+            // The four lanes of a row exchange words until each has eight neighbouring columns of each 32.
+            let mut words: Vec<Int<'c>> = sums.iter().map(|sums| e.pack(sums[0], sums[1])).collect();
+            words.resize(words.len().next_multiple_of(4), e.word(0));
+            let words: Vec<_> = words.chunks(4).flat_map(|words| transposed(e, lane, words)).collect();
+            e.when(there, || {
+                for (chunk, words) in (0..).zip(words.chunks(4)) {
+                    let column = e.plus(e.times(lane.t, 8), 32 * chunk);
+                    let store = || e.store_words(place(column), words, 16);
+                    if 32 * (chunk + 1) > shape.cache.head_dim {
+                        let inside = e.cmp(IntPredicate::ULT, column, e.word(shape.cache.head_dim as u32));
+                        e.when(inside, store);
+                    } else {
+                        store();
+                    }
+                }
+            });
+        } else {
+            e.when(there, || {
+                for (at, sums) in (0..).zip(&sums) {
+                    let column = e.plus(e.times(lane.t, 2), COLUMNS * at);
+                    e.store(place(column), layout.dtype(), sums, shape.vectors.1);
+                }
+            });
+        }
+    }
+}
+
+/// Transposes four words of each of four lanes: lane t gets the t-th words, in the order of the lanes.
+fn transposed<'c>(e: &Emit<'c, '_>, lane: Lane<'c>, words: &[Int<'c>]) -> Vec<Int<'c>> {
+    let mut words = words.to_vec();
+    for bit in [1, 2_usize] {
+        let set = e.cmp(IntPredicate::NE, e.and(lane.t, e.word(bit as u32)), e.word(0));
+        for low in (0..4).filter(|at| at & bit == 0) {
+            let high = low | bit;
+            let sent = e.select(set, words[low], words[high]);
+            let got = e.shuffle_xor_int(sent, bit as u32);
+            (words[low], words[high]) = (e.select(set, got, words[low]), e.select(set, words[high], got));
+        }
+    }
+    words
+}
