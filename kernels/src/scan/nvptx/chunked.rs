@@ -1,0 +1,500 @@
+//! The chunked (SSD) form on tensor cores: a CTA takes one head of one sequence, a warp 16 columns of head_dim.
+//!
+//! With l_t the running sum of dt * A inside a chunk of rows,
+//!   y_t  = sum_{s <= t} (c_t . b_s) e^{l_t - l_s} dt_s x_s  +  e^{l_t} S c_t  +  d x_t
+//!   S'   = e^{l_last} S  +  sum_s e^{l_last - l_s} dt_s x_s b_s^T.
+//! The state stays in registers, in f32 and transposed: so the sums of one chunk's last product are, rounded, the right
+//! operands of the next one's first. The scores c_t . b_s are shared by the warps, decayed and rounded. A chunk has 64 rows
+//! from each sequence's first one on, whatever the op says: where chunks end is a matter of rounding alone.
+
+use inkwell::IntPredicate;
+use nemo_ir::plan::{Extent, Geometry};
+use nemo_ir::types::{Dtype, Symbol};
+
+use super::heads::{Columns, Scan};
+use super::panel::{BLOCK, Corners, Order, PANEL, ROWS, Source};
+use super::sequences::{Sequence, Sequences};
+use crate::nvptx::{Any, Chain, Emit, Float, Int, Kernel, Link, Ptr, SharedBytes, Written, geometry};
+use crate::spec::{KernelSpec, Layout};
+use crate::target::Sm;
+
+const F32: Dtype = Dtype::F32;
+/// Blocks of 16 x 16 scores on and below the diagonal.
+const BLOCKS: u32 = 10;
+/// Bytes of an f32 for each row of a chunk.
+const LINE: u32 = ROWS * 4;
+
+/// How a head is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tiling {
+    /// Panels of the state's rows.
+    state: u32,
+    /// Panels of head_dim, one a warp.
+    warps: u32,
+    /// Chunks in shared memory: the next one is copied while one is computed, or one CTA's copies pass while another
+    /// computes.
+    stages: u32,
+}
+
+impl Tiling {
+    /// `None` where tensor cores do not take the scan: for other dtypes than bf16, odd extents, or loose alignment.
+    pub fn of(sm: Sm, spec: &KernelSpec, chain: &Chain, link: &Link) -> Result<Option<Self>, String> {
+        let shape = Scan::of(spec, chain, link)?.shape;
+        for name in ["x", "b", "c"] {
+            let columns = Columns::of(spec, chain, link, name)?;
+            if columns.layout(spec).dtype() != Dtype::Bf16 || columns.vector(spec) < 8 {
+                return Ok(None);
+            }
+        }
+        let whole = |extent: u64| extent > 0 && extent.is_multiple_of(16) && extent <= 256;
+        if !whole(shape.state) || !whole(shape.head_dim) {
+            return Ok(None);
+        }
+        // Of a device with little shared memory, two CTAs share a multiprocessor.
+        let (stages, most) = match sm {
+            Sm::Sm86 => (1, 99 << 10),
+            Sm::Sm90 => (2, 227 << 10),
+        };
+        let tiling = Self { state: (shape.state / 16) as u32, warps: (shape.head_dim / 16) as u32, stages };
+        Ok((tiling.shared().0 <= most).then_some(tiling))
+    }
+
+    /// Bytes of a chunk's b, c and x.
+    fn stage(&self) -> u32 {
+        (2 * self.state + self.warps) * PANEL
+    }
+
+    fn shared(&self) -> SharedBytes {
+        SharedBytes::default()
+            .and(self.stages * self.stage(), 128)
+            .and(BLOCKS * BLOCK, 128)
+            .and(self.stages * 3 * LINE, 16)
+    }
+}
+
+pub(super) fn kernel(
+    spec: &KernelSpec,
+    chain: &Chain,
+    link: &Link,
+    tiling: Tiling,
+) -> Result<Kernel, String> {
+    let scan = Scan::of(spec, chain, link)?;
+    let column = |name| Columns::of(spec, chain, link, name);
+    let columns = [column("b")?, column("c")?, column("x")?];
+    let grid = [Extent::Const(scan.shape.heads), Extent::each(Symbol::R), Extent::Const(1)];
+    let geometry = Geometry { shared: tiling.shared().0, ..geometry::of(grid, tiling.warps * 32) };
+    Ok(Kernel::new(geometry, move |e| {
+        let chain = e.chain();
+        let link = chain.links.last().ok_or("the chain is empty")?;
+        Work::new(e, scan, tiling, columns, Sequences::of(e, link)?).run(e);
+        Ok(())
+    }))
+}
+
+/// What one CTA does, seen by a thread.
+struct Work<'c> {
+    scan: Scan,
+    tiling: Tiling,
+    sequences: Sequences<'c>,
+    sequence: Sequence<'c>,
+    head: Int<'c>,
+    /// The head's columns of b, c and x.
+    sources: [Source<'c>; 3],
+    stages: Ptr<'c>,
+    scores: Ptr<'c>,
+    lines: Ptr<'c>,
+    corners: Corners<'c>,
+    /// lane / 4
+    g: Int<'c>,
+    /// 2 (lane % 4)
+    pair: Int<'c>,
+    /// log2 e * A
+    decay: Float<'c>,
+    skip: Float<'c>,
+}
+
+/// A chunk in shared memory.
+#[derive(Clone, Copy)]
+struct Chunk<'c> {
+    /// First row of the step.
+    first: Int<'c>,
+    /// Rows, at most [`ROWS`].
+    rows: Int<'c>,
+    b: Ptr<'c>,
+    c: Ptr<'c>,
+    /// The warp's panel.
+    x: Ptr<'c>,
+    /// l_t in units of log2, for each row.
+    logs: Ptr<'c>,
+    /// dt
+    steps: Ptr<'c>,
+    /// e^{l_last - l_s} dt_s
+    weights: Ptr<'c>,
+}
+
+/// Sums of 16 x 8: of rows g, g, g + 8, g + 8 at columns 2t, 2t + 1, 2t, 2t + 1.
+type Sums<'c> = [Float<'c>; 4];
+
+impl<'c> Work<'c> {
+    fn new(
+        e: &Emit<'c, '_>,
+        scan: Scan,
+        tiling: Tiling,
+        columns: [Columns; 3],
+        sequences: Sequences<'c>,
+    ) -> Self {
+        let stages = e.shared(tiling.stages * tiling.stage(), 128);
+        let scores = e.shared(BLOCKS * BLOCK, 128);
+        let lines = e.shared(tiling.stages * 3 * LINE, 16);
+        let (head, shape) = (e.cta(0), scan.shape);
+        let group = e.times(e.div(head, e.word(shape.heads_per_group() as u32)), shape.state);
+        let source = |columns: Columns, column, width| Source {
+            base: columns.at(e, e.word(0), column),
+            stride: columns.layout(e.spec()).row_stride,
+            columns: width,
+        };
+        let sources = [
+            source(columns[0], group, shape.state),
+            source(columns[1], group, shape.state),
+            source(columns[2], e.times(head, shape.head_dim), shape.head_dim),
+        ];
+        let sequence = sequences.get(e, e.cta(1));
+        Self {
+            scan,
+            tiling,
+            sequences,
+            sequence,
+            head,
+            sources,
+            stages,
+            scores,
+            lines,
+            corners: Corners::of(e),
+            g: e.shift_right(e.lane(), 2),
+            pair: e.times(e.and(e.lane(), e.word(3)), 2),
+            decay: e.fmul(scan.decay(e, head), e.float(std::f64::consts::LOG2_E)),
+            skip: scan.skip(e, head),
+        }
+    }
+
+    fn run(&self, e: &Emit<'c, '_>) {
+        let Sequence { start, end, .. } = self.sequence;
+        let mut carried = self.load(e);
+        let raw = self.raw(e, start);
+        carried.extend(raw.map(Any::from));
+        let overlaps = self.tiling.stages > 1;
+        if overlaps {
+            e.when(e.cmp(IntPredicate::SLT, start, end), || self.copy(e, start));
+        }
+        let carried = e.fold((start, end, ROWS.into()), &carried, |first, carried| {
+            let (state, raw) = carried.split_at(carried.len() - 2);
+            let raw = [raw[0].into_float_value(), raw[1].into_float_value()];
+            if !overlaps {
+                self.copy(e, first);
+            }
+            let chunk = self.chunk(e, first);
+            self.lines(e, &chunk, raw);
+            e.copies_wait(0);
+            e.barrier();
+            let next = e.plus(first, ROWS.into());
+            if overlaps {
+                e.when(e.cmp(IntPredicate::SLT, next, end), || self.copy(e, next));
+            }
+            let raw = self.raw(e, next);
+            self.decayed_scores(e, &chunk);
+            e.barrier();
+            let state: Vec<Sums<'c>> =
+                state.chunks(4).map(|sums| [0, 1, 2, 3].map(|at| sums[at].into_float_value())).collect();
+            for pair in 0..2 {
+                e.when(e.cmp(IntPredicate::SGT, chunk.rows, e.word(32 * pair)), || {
+                    self.outputs(e, &chunk, &state, pair);
+                });
+            }
+            let state = self.next_state(e, &chunk, state);
+            if !overlaps {
+                e.barrier();
+            }
+            state.into_iter().flatten().chain(raw).map(Any::from).collect()
+        });
+        self.store(e, &carried[..carried.len() - 2]);
+    }
+
+    /// Where a chunk's tiles and lines are.
+    fn chunk(&self, e: &Emit<'c, '_>, first: Int<'c>) -> Chunk<'c> {
+        let stage = self.stage(e, first);
+        let b = e.offset(self.stages, e.times(stage, self.tiling.stage().into()));
+        let logs = e.offset(self.lines, e.times(stage, (3 * LINE).into()));
+        let panels = |count: u32| e.word(count * PANEL);
+        let x = e.add(panels(2 * self.tiling.state), e.times(e.warp(), PANEL.into()));
+        Chunk {
+            first,
+            rows: e.min(e.sub(self.sequence.end, first), e.word(ROWS)),
+            b,
+            c: e.offset(b, panels(self.tiling.state)),
+            x: e.offset(b, x),
+            logs,
+            steps: e.offset(logs, e.word(LINE)),
+            weights: e.offset(logs, e.word(2 * LINE)),
+        }
+    }
+
+    fn stage(&self, e: &Emit<'c, '_>, first: Int<'c>) -> Int<'c> {
+        match self.tiling.stages {
+            1 => e.word(0),
+            _ => e.and(e.shift_right(e.sub(first, self.sequence.start), ROWS.ilog2().into()), e.word(1)),
+        }
+    }
+
+    /// Lets the copies of a chunk begin.
+    fn copy(&self, e: &Emit<'c, '_>, first: Int<'c>) {
+        let stage = e.times(self.stage(e, first), self.tiling.stage().into());
+        let mut to = e.offset(self.stages, stage);
+        for source in &self.sources {
+            source.copy(e, to, first, self.sequence.end);
+            to = e.offset(to, e.word((source.columns / 16) as u32 * PANEL));
+        }
+        e.copies_commit();
+    }
+
+    /// What is there for the step sizes of two rows of a chunk, in the first warp: lane and lane + 32.
+    fn raw(&self, e: &Emit<'c, '_>, first: Int<'c>) -> [Float<'c>; 2] {
+        let loads = e.cmp(IntPredicate::EQ, e.warp(), e.word(0));
+        [0, 32].map(|half| {
+            let row = e.plus(e.add(first, e.lane()), half);
+            let there = e.and(loads, e.cmp(IntPredicate::SLT, row, self.sequence.end));
+            let raw = e.choose(
+                there,
+                || vec![self.scan.steps.raw(e, row, self.head).into()],
+                || vec![e.float(0.0).into()],
+            );
+            raw[0].into_float_value()
+        })
+    }
+
+    /// The lines of a chunk, by the first warp.
+    fn lines(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>, raw: [Float<'c>; 2]) {
+        e.when(e.cmp(IntPredicate::EQ, e.warp(), e.word(0)), || {
+            let lane = e.lane();
+            let steps = [0, 1].map(|half| {
+                let there = e.cmp(IntPredicate::SLT, e.plus(lane, 32 * half), chunk.rows);
+                let step = self.scan.steps.size(e, raw[half as usize], self.head);
+                e.select(there, step, e.float(0.0))
+            });
+            let [low, high] = steps.map(|step| running_sum(e, e.fmul(step, self.decay)));
+            let high = e.fadd(high, e.shuffle(low, e.word(31)));
+            let last = e.shuffle(high, e.word(31));
+            for (half, (log, step)) in [low, high].into_iter().zip(steps).enumerate() {
+                let weight = e.fmul(e.exp2(e.fsub(last, log)), step);
+                let row = e.plus(lane, 32 * half as u64);
+                for (line, value) in [(chunk.logs, log), (chunk.steps, step), (chunk.weights, weight)] {
+                    e.store(e.at(line, F32, row), F32, &[value], 1);
+                }
+            }
+        });
+    }
+
+    /// Masked, decayed scores of the chunk, 16 x 16 by 16 x 16, shared by the warps.
+    fn decayed_scores(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>) {
+        // Outputs are computed for 32 rows at a time.
+        let short = e.cmp(IntPredicate::SLE, chunk.rows, e.word(32));
+        let blocks = e.select(short, e.word(3), e.word(BLOCKS));
+        e.step_by(e.warp(), blocks, self.tiling.warps.into(), |block| {
+            let past = |count: u32| {
+                let past = e.cmp(IntPredicate::SGE, block, e.word(count));
+                e.select(past, e.word(1), e.word(0))
+            };
+            let down = e.add(e.add(past(1), past(3)), past(6));
+            let before = e.shift_right(e.mul(down, e.plus(down, 1)), 1);
+            let across = e.sub(block, before);
+            let (t, s) = (e.times(down, 16), e.times(across, 16));
+            let c = e.offset(chunk.c, e.times(down, BLOCK.into()));
+            let b = e.offset(chunk.b, e.times(across, BLOCK.into()));
+            let mut sums = [[e.float(0.0); 4]; 2];
+            for panel in 0..self.tiling.state {
+                let panel = |base| e.offset(base, e.word(panel * PANEL));
+                let left = self.corners.load(e, panel(c), Order::Down, false);
+                let right = self.corners.load(e, panel(b), Order::Across, false);
+                self.multiply(e, &mut sums, left, right);
+            }
+            let scores = e.offset(self.scores, e.times(block, BLOCK.into()));
+            let logs = [0, 8].map(|down| {
+                e.load_scalar(e.at(chunk.logs, F32, e.plus(e.add(t, self.g), down)), F32, Written::Now)
+            });
+            for (unit, sums) in (0..).zip(&sums) {
+                let s = e.plus(e.add(s, self.pair), u64::from(unit) * 8);
+                let both = |line| e.load(e.at(line, F32, s), F32, (2, 2), Written::Now);
+                let (others, steps) = (both(chunk.logs), both(chunk.steps));
+                for half in 0..2 {
+                    let t = e.plus(e.add(t, self.g), 8 * half as u64);
+                    let [left, right] = [0, 1].map(|at| {
+                        let decay = e.exp2(e.fsub(logs[half], others[at]));
+                        let score = e.fmul(e.fmul(sums[2 * half + at], decay), steps[at]);
+                        let causal = e.cmp(IntPredicate::SLE, e.plus(s, at as u64), t);
+                        e.select(causal, score, e.float(0.0))
+                    });
+                    let place = self.corners.pair(e, scores, half as u32, unit);
+                    e.store_aligned(place, e.pack(left, right), 4);
+                }
+            }
+        });
+    }
+
+    /// `sums += left right`, of 16 x 16 each.
+    fn multiply(&self, e: &Emit<'c, '_>, sums: &mut [Sums<'c>; 2], left: [Int<'c>; 4], right: [Int<'c>; 4]) {
+        sums[0] = e.mma(left, [right[0], right[1]], sums[0]);
+        sums[1] = e.mma(left, [right[2], right[3]], sums[1]);
+    }
+
+    /// y of 32 rows.
+    fn outputs(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>, state: &[Sums<'c>], pair: u32) {
+        let tiles = [2 * pair, 2 * pair + 1];
+        let block = |base, block: u32| e.offset(base, e.word(block * BLOCK));
+        let mut sums = [[[e.float(0.0); 4]; 2]; 2];
+        for (panel, state) in (0..).zip(state.chunks(2)) {
+            let halves = |from: usize| state.iter().map(move |sums| e.pack(sums[from], sums[from + 1]));
+            let right: Vec<_> = halves(0).chain(halves(2)).collect();
+            let right = [right[0], right[1], right[2], right[3]];
+            for (tile, sums) in tiles.into_iter().zip(&mut sums) {
+                let c = e.offset(block(chunk.c, tile), e.word(panel * PANEL));
+                let left = self.corners.load(e, c, Order::Down, false);
+                self.multiply(e, sums, left, right);
+            }
+        }
+        for (tile, sums) in tiles.into_iter().zip(&mut sums) {
+            for half in 0..2 {
+                let row = e.plus(self.g, (16 * tile + 8 * half).into());
+                let factor = e.exp2(e.load_scalar(e.at(chunk.logs, F32, row), F32, Written::Now));
+                for sums in sums.iter_mut() {
+                    for sum in &mut sums[2 * half as usize..][..2] {
+                        *sum = e.fmul(*sum, factor);
+                    }
+                }
+            }
+        }
+        for across in 0..=tiles[1] {
+            let right = self.corners.load(e, block(chunk.x, across), Order::Down, true);
+            for (tile, sums) in tiles.into_iter().zip(&mut sums).filter(|(tile, _)| across <= *tile) {
+                let scores = block(self.scores, tile * (tile + 1) / 2 + across);
+                let left = self.corners.load(e, scores, Order::Down, false);
+                self.multiply(e, sums, left, right);
+            }
+        }
+        for (tile, sums) in tiles.into_iter().zip(&sums) {
+            for half in 0..2 {
+                let values = [0, 1].map(|unit| {
+                    let place = self.corners.pair(e, block(chunk.x, tile), half, unit as u32);
+                    let x = e.load_aligned(e.context.i32_type(), place, 4).into_int_value();
+                    let x = e.unpack(x);
+                    [0, 1].map(|at| e.fma(x[at], self.skip, sums[unit][2 * half as usize + at]))
+                });
+                self.put(e, chunk, e.plus(self.g, (16 * tile + 8 * half).into()), values);
+            }
+        }
+    }
+
+    /// Stores a lane's two pairs of y at a row of the chunk: of columns 2t and 8 + 2t on.
+    fn put(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>, row: Int<'c>, values: [[Float<'c>; 2]; 2]) {
+        let there = e.cmp(IntPredicate::SLT, row, chunk.rows);
+        let y = e.result();
+        let column = e.add(e.times(self.head, self.scan.shape.head_dim), e.times(e.warp(), 16));
+        let place = |column| e.at(e.row(y, e.add(chunk.first, row)), y.1.dtype(), column);
+        if y.1.dtype() == F32 || y.1.vector() < 4 {
+            e.when(there, || {
+                for (unit, values) in (0..).zip(&values) {
+                    let column = e.plus(e.add(column, self.pair), 8 * unit);
+                    e.store(place(column), y.1.dtype(), values, y.1.vector().min(2));
+                }
+            });
+            return;
+        }
+        // In bf16 a pair is half of what an access should have of a row: neighbours swap pairs, so that the even one has four
+        // columns of the left unit and the odd one four of the right.
+        let [left, right] = values.map(|pair| e.pack(pair[0], pair[1]));
+        let odd = e.cmp(IntPredicate::NE, e.and(e.lane(), e.word(1)), e.word(0));
+        let other = e.shuffle_xor_int(e.select(odd, left, right), 1);
+        let words = [e.select(odd, other, left), e.select(odd, right, other)];
+        let unit = e.select(odd, e.word(8), e.word(0));
+        let column = e.add(e.add(column, unit), e.and(self.pair, e.word(4)));
+        e.when(there, || e.store_words(place(column), &words, 8));
+    }
+
+    /// The state after a chunk.
+    fn next_state(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>, state: Vec<Sums<'c>>) -> Vec<Sums<'c>> {
+        let last = e.at(chunk.logs, F32, e.word(ROWS - 1));
+        let keep = e.exp2(e.load_scalar(last, F32, Written::Now));
+        let mut state: Vec<Sums<'c>> =
+            state.into_iter().map(|sums| sums.map(|sum| e.fmul(sum, keep))).collect();
+        for block in 0..ROWS / 16 {
+            let at = |base| e.offset(base, e.word(block * BLOCK));
+            let x = self.corners.load(e, at(chunk.x), Order::Across, true);
+            let weights = [0, 8].map(|half| {
+                let row = e.plus(self.pair, (16 * block + half).into());
+                e.load(e.at(chunk.weights, F32, row), F32, (2, 2), Written::Now)
+            });
+            let weighted = [0, 1, 2, 3].map(|at| {
+                let [low, high] = e.unpack(x[at]);
+                let weights = &weights[at / 2];
+                e.pack(e.fmul(low, weights[0]), e.fmul(high, weights[1]))
+            });
+            for (panel, state) in (0..).zip(state.chunks_exact_mut(2)) {
+                let b = e.offset(at(chunk.b), e.word(panel * PANEL));
+                let b = self.corners.load(e, b, Order::Down, true);
+                let [first, second] = state else { unreachable!("a panel is two halves") };
+                *first = e.mma(weighted, [b[0], b[1]], *first);
+                *second = e.mma(weighted, [b[2], b[3]], *second);
+            }
+        }
+        state
+    }
+
+    /// The state's columns of this lane, transposed: of rows 8 i + 2t and 8 i + 2t + 1 for every i, those at g and g + 8.
+    fn load(&self, e: &Emit<'c, '_>) -> Vec<Any<'c>> {
+        let slot = self.sequences.slot_in(e, self.sequence);
+        let count = self.tiling.state as usize * 8;
+        e.choose(
+            e.cmp(IntPredicate::SGE, slot, e.word(0)),
+            || {
+                let lane = self.lane_state(e, slot);
+                let load = |at| e.load_scalar(e.offset(lane, self.element(e, at)), F32, Written::Now).into();
+                (0..count).map(load).collect()
+            },
+            || vec![e.float(0.0).into(); count],
+        )
+    }
+
+    fn store(&self, e: &Emit<'c, '_>, state: &[Any<'c>]) {
+        let slot = self.sequences.slot_out(e, self.sequence);
+        e.when(e.cmp(IntPredicate::SGE, slot, e.word(0)), || {
+            let lane = self.lane_state(e, slot);
+            for (at, value) in state.iter().enumerate() {
+                e.store(e.offset(lane, self.element(e, at)), F32, &[value.into_float_value()], 1);
+            }
+        });
+    }
+
+    /// Where the first element of a lane lies.
+    fn lane_state(&self, e: &Emit<'c, '_>, slot: Int<'c>) -> Ptr<'c> {
+        let column = e.add(e.times(e.warp(), 16), self.g);
+        let element = e.add(e.times(self.pair, self.scan.shape.head_dim), column);
+        e.at(self.scan.state(e, slot, self.head), F32, element)
+    }
+
+    /// Bytes from there to the `at`-th element: four of every eight rows.
+    fn element(&self, e: &Emit<'c, '_>, at: usize) -> Int<'c> {
+        let (eight, at) = (at as u64 / 4, at as u64 % 4);
+        let row = 8 * eight + at % 2;
+        e.word(((row * self.scan.shape.head_dim + at / 2 * 8) * 4) as u32)
+    }
+}
+
+/// The running sum over a warp's lanes.
+fn running_sum<'c>(e: &Emit<'c, '_>, value: Float<'c>) -> Float<'c> {
+    let mut sum = value;
+    for distance in [1, 2, 4, 8, 16] {
+        let from = e.sub(e.lane(), e.word(distance));
+        let there = e.cmp(IntPredicate::SGE, from, e.word(0));
+        let before = e.shuffle(sum, e.and(from, e.word(31)));
+        sum = e.fadd(sum, e.select(there, before, e.float(0.0)));
+    }
+    sum
+}
