@@ -24,8 +24,9 @@ pub struct Module {
 /// The passes that run before the back end's own. Not a standard pipeline: those take vector loads apart
 /// (`vector-combine`), and what is put together again is no longer known to be read-only; and they unroll loops that a
 /// generator has unrolled as far as registers last.
-const PASSES: &str = "function(sroa,early-cse<memssa>,simplifycfg,instcombine,loop-mssa(loop-rotate,licm),\
-                      loop(indvars,loop-deletion),gvn,instcombine,simplifycfg,adce)";
+const PASSES: &str = "function(sroa,early-cse<memssa>,simplifycfg,instcombine<no-verify-fixpoint>,\
+                      loop-mssa(loop-rotate,licm),loop(indvars,loop-deletion),gvn,\
+                      instcombine<no-verify-fixpoint>,simplifycfg,adce)";
 
 /// What LLVM is told of a target, and what the PTX then asks of a machine.
 struct Machine {
