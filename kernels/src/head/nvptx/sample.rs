@@ -16,7 +16,10 @@ use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, SharedBytes, Written, geo
 use crate::spec::{KernelSpec, Layout};
 
 const F32: Dtype = Dtype::F32;
-const THREADS: u32 = 1024;
+/// Threads of a CTA, powers of two: as many as have something to do, within these.
+const THREADS: [u32; 2] = [128, 1024];
+/// Elements that a thread has to have.
+const WORTH: u64 = 16;
 /// Values that are combined at once.
 const COMBINED: u32 = 3;
 
@@ -27,11 +30,12 @@ pub(super) fn kernel(spec: &KernelSpec) -> Result<Kernel, String> {
             "a vocabulary of {vocab} is not below {MOST_TOKENS}, up to which sums of masses fit an i64"
         ));
     }
-    let shared = SharedBytes::default().and(space_of(COMBINED, THREADS), 8);
+    let threads = vocab.div_ceil(WORTH).next_power_of_two().clamp(THREADS[0].into(), THREADS[1].into()) as u32;
+    let shared = SharedBytes::default().and(space_of(COMBINED, threads), 8);
     let grid = [geometry::rows(spec.results[0].ty.shape[0]), Extent::Const(1), Extent::Const(1)];
-    let geometry = Geometry { shared: Space::bytes(shared, THREADS).0, ..geometry::of(grid, THREADS) };
+    let geometry = Geometry { shared: Space::bytes(shared, threads).0, ..geometry::of(grid, threads) };
     Ok(Kernel::new(geometry, |e| {
-        let combining = e.shared(space_of(COMBINED, THREADS), 8);
+        let combining = e.shared(space_of(COMBINED, e.threads()), 8);
         sample(e, &Spaces { combining, selecting: Space::of(e) });
         Ok(())
     }))
@@ -68,7 +72,7 @@ fn last_row<'c>(e: &Emit<'c, '_>, seq: Int<'c>, spaces: &Spaces<'c>) -> Int<'c> 
     let bound = |seq| e.load_int(e.operand("seq_start").0, seq);
     let (start, end) = (bound(seq), bound(e.plus(seq, 1)));
     let (from, to) = (e.thread(), e.dim(layout.ty.shape[0]));
-    let own = e.fold((from, to, THREADS.into()), &[e.word(u32::MAX).into()], |index, last| {
+    let own = e.fold((from, to, e.threads().into()), &[e.word(u32::MAX).into()], |index, last| {
         let row = e.load_int(rows, index);
         let inside = e.and(e.cmp(IntPredicate::SGE, row, start), e.cmp(IntPredicate::SLT, row, end));
         vec![e.select(inside, index, last[0].into_int_value()).into()]
@@ -85,7 +89,7 @@ fn setting<'c>(e: &Emit<'c, '_>, name: &str, seq: Int<'c>) -> Float<'c> {
 /// What the whole CTA reads of `count` elements; an access takes `vector` of them.
 fn together<'c>(e: &Emit<'c, '_>, base: Ptr<'c>, count: Int<'c>, vector: u32) -> Stretch<'c> {
     let from = e.times(e.thread(), vector.into());
-    Stretch { base, from, to: count, vector, stride: THREADS * vector }
+    Stretch { base, from, to: count, vector, stride: e.threads() * vector }
 }
 
 /// Elements of an access that leaves nothing of a row over.

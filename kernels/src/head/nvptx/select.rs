@@ -57,11 +57,22 @@ impl<'c> Space<'c> {
         });
     }
 
-    fn held(&self, e: &Emit<'c, '_>, bin: Int<'c>) -> Int<'c> {
-        let word = |bins: Ptr<'c>| {
-            e.load_aligned(e.context.i32_type(), e.offset(bins, e.times(bin, 4)), 4).into_int_value()
-        };
-        join(e, word(self.bins[0]), word(self.bins[1]))
+    /// This thread's bins in order, an even number, and what they hold.
+    fn own(&self, e: &Emit<'c, '_>) -> Vec<(Int<'c>, Int<'c>)> {
+        let count = BINS / e.threads();
+        let mut own = Vec::new();
+        for pair in (0..count).step_by(2) {
+            let bin = e.plus(e.times(e.thread(), count.into()), pair.into());
+            let [lower, upper] = self.bins.map(|bins| {
+                let place = e.offset(bins, e.times(bin, 4));
+                e.load_aligned(e.context.i32_type().vec_type(2), place, 8).into_vector_value()
+            });
+            for lane in 0..2 {
+                let word = |words| e.extract(words, lane).into_int_value();
+                own.push((e.plus(bin, lane.into()), join(e, word(lower), word(upper))));
+            }
+        }
+        own
     }
 }
 
@@ -97,11 +108,12 @@ pub(super) fn cut_off<'c>(
             e.select(is(0), value(0), e.select(is(1), value(1), value(2)))
         };
         let (shift, known) = (of(|digit| digit.0), of(|digit| digit.1));
-        own_bins(e, |bin| {
+        for first in (0..BINS).step_by(e.threads() as usize) {
+            let bin = e.plus(e.thread(), first.into());
             for bins in space.bins {
                 e.store_aligned(e.offset(bins, e.times(bin, 4)), e.word(0), 4);
             }
-        });
+        }
         e.barrier();
         stream::<2>(e, stretch, &[], |_, x, _| {
             let rank = (measure.rank)(x);
@@ -121,23 +133,13 @@ pub(super) fn cut_off<'c>(
     state[0].into_int_value()
 }
 
-/// Runs `body` for the bins of this thread, in order.
-fn own_bins<'c>(e: &Emit<'c, '_>, body: impl Fn(Int<'c>)) {
-    let count = BINS / e.threads();
-    for index in 0..count {
-        body(e.plus(e.times(e.thread(), count.into()), index.into()));
-    }
-}
-
 /// The bin in which the sum over the bins in order reaches what is wanted, and how much of it that takes.
 fn crossing<'c>(
     e: &Emit<'c, '_>,
     space: &Space<'c>,
     wanted: impl Fn(Int<'c>) -> Int<'c>,
 ) -> (Int<'c>, Int<'c>) {
-    let bins = std::cell::RefCell::new(Vec::new());
-    own_bins(e, |bin| bins.borrow_mut().push((bin, space.held(e, bin))));
-    let bins = bins.into_inner();
+    let bins = space.own(e);
     let own = bins.iter().fold(e.int(0), |sum, (_, held)| e.add(sum, *held));
     let up_to_here = scan_warp(e, own);
     let place = |warp: Int<'c>| e.offset(space.warps, e.times(warp, 8));

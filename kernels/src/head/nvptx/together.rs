@@ -7,7 +7,7 @@ use crate::nvptx::{Any, Emit, Int, Ptr};
 
 const WARP: u32 = 32;
 
-/// Bytes of shared memory for [`cta_combine`] of so many values, 8 for each warp.
+/// Bytes of shared memory for [`cta_combine`] of so many values: 8 of each for each warp.
 pub(super) fn space_of(values: u32, threads: u32) -> u32 {
     values * 8 * threads.div_ceil(WARP)
 }
@@ -23,20 +23,22 @@ pub(super) fn cta_combine<'c>(
     let warps = e.warps();
     assert!(warps.is_power_of_two(), "the second tree takes whole halves");
     let own = across(e, values, WARP, &combine);
-    let slot = |value: usize, warp: Int<'c>| {
-        let first = value as u32 * warps * 8;
-        e.offset(space, e.add(e.times(warp, 8), e.word(first)))
+    let slot = |index: usize, warp: Int<'c>, bytes: u32| {
+        let first = index as u32 * warps * 8;
+        e.offset(space, e.add(e.times(warp, bytes.into()), e.word(first)))
     };
     e.when(e.cmp(IntPredicate::EQ, e.lane(), e.word(0)), || {
         for (index, value) in own.iter().enumerate() {
-            e.store_aligned(slot(index, e.warp()), *value, bytes_of(*value));
+            let bytes = bytes_of(*value);
+            e.store_aligned(slot(index, e.warp(), bytes), *value, bytes);
         }
     });
     e.barrier();
     // As many lanes as there are warps; the others repeat them.
     let warp = e.and(e.lane(), e.word(warps - 1));
     let load = |(index, value): (usize, &Any<'c>)| {
-        e.load_aligned(value.get_type(), slot(index, warp), bytes_of(*value))
+        let bytes = bytes_of(*value);
+        e.load_aligned(value.get_type(), slot(index, warp, bytes), bytes)
     };
     let all: Vec<_> = own.iter().enumerate().map(load).collect();
     let all = across(e, &all, warps, &combine);
