@@ -26,6 +26,14 @@ impl<'c> Emit<'c, '_> {
         self.asm_effect("red.global.max.u32 [$0], $1;", "l,r,~{memory}", &[place.into(), value.into()]);
     }
 
+    /// Adds to a u32 in shared memory; gives what it was.
+    pub fn shared_add(&self, place: Ptr<'c>, value: Int<'c>) -> Int<'c> {
+        let text = "atom.shared.add.u32 $0, [$1], $2;";
+        let i32 = self.context.i32_type();
+        let call = self.asm(text, "=r,l,r,~{memory}", Some(i32), &[place.into(), value.into()]);
+        call.try_as_basic_value().basic().expect("it gives a value").into_int_value()
+    }
+
     /// Inline assembly without a result.
     pub fn asm_effect(&self, text: &str, constraints: &str, operands: &[Any<'c>]) {
         self.asm(text, constraints, None::<inkwell::types::IntType<'c>>, operands);

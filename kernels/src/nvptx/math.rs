@@ -54,6 +54,11 @@ impl<'c> Emit<'c, '_> {
         self.fma(self.float(2.0), atanh, positive)
     }
 
+    /// The larger; NaN where one is.
+    pub fn maximum(&self, a: Float<'c>, b: Float<'c>) -> Float<'c> {
+        self.call("llvm.maximum", &[a.into(), b.into()])
+    }
+
     /// The bits of an f32, i32.
     pub fn bits(&self, x: Float<'c>) -> Int<'c> {
         built(self.builder.build_bit_cast(x, self.context.i32_type(), "")).into_int_value()
