@@ -1,5 +1,6 @@
 //! What the cross-crate tests share.
 
+pub mod card;
 mod chain;
 pub mod commands;
 pub mod drawn;

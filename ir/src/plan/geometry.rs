@@ -67,6 +67,15 @@ impl Extent {
         Self::Per { symbol, per, times: 1 }
     }
 
+    /// So many times as many.
+    pub fn times(self, n: u64) -> Self {
+        match self {
+            Self::Const(one) => Self::Const(one * n),
+            Self::Per { symbol, per, times } => Self::Per { symbol, per, times: times * n },
+            Self::Ragged { per, times } => Self::Ragged { per, times: times * n },
+        }
+    }
+
     /// Its value, given those of the symbols.
     pub fn value(self, symbols: impl Fn(Symbol) -> u64) -> u64 {
         match self {

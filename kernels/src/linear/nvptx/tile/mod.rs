@@ -107,10 +107,7 @@ impl Cut {
 
     fn geometry(&self, rows: Dim) -> Geometry {
         let blocks = self.blocks.count();
-        let tiles = match geometry::tiles(rows, self.shape.rows.into()) {
-            Extent::Const(n) => Extent::Const(n * blocks),
-            Extent::Per { symbol, per, times } => Extent::Per { symbol, per, times: times * blocks },
-        };
+        let tiles = geometry::tiles(rows, self.shape.rows.into()).times(blocks);
         let grid = [tiles, Extent::Const(self.splits.into()), Extent::Const(1)];
         let mut shared = SharedBytes::default().and(self.ring(), 128).and(self.scales(), 16);
         let mut geometry = geometry::of(grid, self.shape.threads());

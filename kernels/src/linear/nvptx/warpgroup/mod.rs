@@ -80,11 +80,7 @@ impl Cut {
     }
 
     fn geometry(&self, rows: Dim) -> Geometry {
-        let blocks = self.blocks.count();
-        let tiles = match geometry::tiles(rows, ROWS.into()) {
-            Extent::Const(n) => Extent::Const(n * blocks),
-            Extent::Per { symbol, per, times } => Extent::Per { symbol, per, times: times * blocks },
-        };
+        let tiles = geometry::tiles(rows, ROWS.into()).times(self.blocks.count());
         let shared = SharedBytes::default().and(self.ring.bytes(), ALIGNED).and(self.ring.barriers(), 8);
         let grid = [tiles, Extent::Const(1), Extent::Const(1)];
         Geometry { shared: shared.0, maps: self.maps.clone(), ..geometry::of(grid, THREADS) }
