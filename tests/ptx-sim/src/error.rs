@@ -124,7 +124,7 @@ impl fmt::Display for Race {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// Name of the kernel.
-    pub kernel: String,
+    pub kernel: Box<str>,
     /// Index of the CTA in the grid.
     pub cta: [u32; 3],
     /// Warp in the CTA, where one warp is to blame.
@@ -136,7 +136,7 @@ pub struct Fault {
     /// Line of the PTX text, from 1; 0 before the first instruction.
     pub line: u32,
     /// The instruction as it stands there.
-    pub instruction: String,
+    pub instruction: Box<str>,
     /// What happened.
     pub kind: FaultKind,
 }
@@ -231,7 +231,7 @@ pub enum FaultKind {
         /// First byte.
         address: u64,
     },
-    /// Two warps (or two lanes without a warp-wide synchronisation) touch the same bytes of shared memory.
+    /// Two warps touch the same bytes of shared memory, and nothing orders them.
     #[error("race on shared memory at {address:#x}: it {race} ({other}) with no barrier between")]
     SharedRace {
         /// First byte of the granule.

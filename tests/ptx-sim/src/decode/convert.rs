@@ -115,6 +115,7 @@ fn emit_unary(cx: &mut Cx<'_, '_>, to_bits: u32, from_bits: u32, f: Convert) -> 
 }
 
 /// A function between registers of either width.
+#[derive(Clone, Copy)]
 enum Convert {
     W(FnW1),
     D(FnD1),

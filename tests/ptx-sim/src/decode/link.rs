@@ -373,9 +373,7 @@ impl<'t> Linker<'t> {
         };
         for (at, label, scope) in std::mem::take(&mut self.branches) {
             let Some(found) = find(&label, scope) else {
-                return Err(
-                    self.error(statement_at(&self.code, at), ParseErrorKind::UnknownName(label.clone()))
-                );
+                return Err(self.error(statement_at(&self.code, at), ParseErrorKind::UnknownName(label)));
             };
             if let Op::Branch { target, .. } = &mut self.code[at].op {
                 *target = found;
@@ -383,9 +381,7 @@ impl<'t> Linker<'t> {
         }
         for (at, label) in std::mem::take(&mut self.tables) {
             let Some((statement, list)) = targets.get(label.as_str()) else {
-                return Err(
-                    self.error(statement_at(&self.code, at), ParseErrorKind::UnknownName(label.clone()))
-                );
+                return Err(self.error(statement_at(&self.code, at), ParseErrorKind::UnknownName(label)));
             };
             let mut found = Vec::new();
             for name in *list {

@@ -71,13 +71,13 @@ pub fn run(
     options: &Options,
 ) -> Result<Counts, Fault> {
     let early = |kind| Fault {
-        kernel: launch.kernel.to_owned(),
+        kernel: launch.kernel.into(),
         cta: [0; 3],
         warp: None,
         lane: None,
         thread: None,
         line: 0,
-        instruction: String::new(),
+        instruction: Box::default(),
         kind,
     };
     let kernel = module.kernel(launch.kernel).ok_or_else(|| early(FaultKind::NoKernel))?;
@@ -205,10 +205,10 @@ fn fault(
 ) -> Fault {
     let blamed = warp.or_else(|| warps.iter().position(|warp| warp.state != State::Done));
     let at = blamed.and_then(|warp| warps[warp].waits_at());
-    let (line, instruction) = at.map_or((0, String::new()), |at| {
+    let (line, instruction) = at.map_or((0, Box::default()), |at| {
         let instruction = &machine.code[at];
         let (start, end) = instruction.text;
-        (instruction.line, collapse(&machine.module.source[start as usize..end as usize]))
+        (instruction.line, collapse(&machine.module.source[start as usize..end as usize]).into())
     });
     let thread = match (warp, stop.lane) {
         (Some(warp), Some(lane)) => {
@@ -219,7 +219,7 @@ fn fault(
         _ => None,
     };
     Fault {
-        kernel: machine.kernel.name().to_owned(),
+        kernel: machine.kernel.name().into(),
         cta,
         warp: warp.map(|warp| warp as u32),
         lane: stop.lane,

@@ -20,7 +20,7 @@ fn global_access_past_the_end() {
     let fault = fault_of(&block(32), "add.s64 %d1, %a, 4092;\nld.global.b32 %r1, [%d1]; // here");
     assert!(matches!(fault.kind, FaultKind::OutOfBounds { space: Space::Global, bytes: 4, .. }), "{fault}");
     assert_eq!((fault.lane, fault.warp, fault.thread), (Some(1), Some(0), Some([1, 0, 0])));
-    assert_eq!(fault.instruction, "ld.global.b32 %r1, [%d1]");
+    assert_eq!(&*fault.instruction, "ld.global.b32 %r1, [%d1]");
     let fault = fault_of(&block(32), "add.s64 %d1, %b, 4096;\nst.b32 [%d1], %t; // here");
     assert!(matches!(fault.kind, FaultKind::OutOfBounds { space: Space::Global, .. }), "{fault}");
     let fault = fault_of(&block(32), "mov.b64 %d1, 0;\nld.b32 %r1, [%d1]; // here");

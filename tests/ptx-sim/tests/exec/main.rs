@@ -48,9 +48,13 @@ pub fn module(body: &str) -> String {
 
 /// How a kernel is run.
 pub struct Run {
+    /// CTAs along x.
     pub grid: u32,
+    /// Threads of a CTA along x.
     pub block: u32,
+    /// Bytes of dynamic shared memory.
     pub dynamic_shared: u32,
+    /// Checks and limits.
     pub options: Options,
 }
 
