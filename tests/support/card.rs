@@ -6,8 +6,8 @@ use std::time::Duration;
 use nemo_kernels::nvptx;
 use nemo_kernels::target::Sm;
 use nemort::device::gpu::driver::{
-    Address, Driver, DriverError, DriverFactory, Facts, GraphId, Image, KernelId, KernelUse, Launch, Loaded, Matrix,
-    Memory, ModuleId, TensorMapBytes,
+    Address, Driver, DriverError, DriverFactory, Facts, GraphId, Image, KernelId, KernelUse, Launch, Loaded,
+    Matrix, Memory, ModuleId, TensorMapBytes,
 };
 use ptx_sim::{Counts, Module, Options};
 
@@ -92,7 +92,9 @@ impl Driver for Card {
     }
 
     fn load(&mut self, image: Image<'_>) -> Result<Loaded, DriverError> {
-        let Image::Ptx(text) = image else { return Err(DriverError("the simulator runs PTX only".to_owned())) };
+        let Image::Ptx(text) = image else {
+            return Err(DriverError("the simulator runs PTX only".to_owned()));
+        };
         self.modules.push(Module::parse(text).map_err(said)?);
         Ok(Loaded { module: ModuleId(self.modules.len() as u32 - 1), compiled: None })
     }
@@ -133,7 +135,8 @@ impl Driver for Card {
             return Err(DriverError("the card has no tensor memory accelerator".to_owned()));
         }
         let Matrix { address, dtype, rows, columns, row_bytes, box_rows, box_columns, swizzle } = *matrix;
-        matrix_map(dtype, address.0, [rows, columns], row_bytes, [box_rows, box_columns], swizzle).map_err(said)
+        matrix_map(dtype, address.0, [rows, columns], row_bytes, [box_rows, box_columns], swizzle)
+            .map_err(said)
     }
 
     fn run(&mut self, launches: &[Launch]) -> Result<(), DriverError> {

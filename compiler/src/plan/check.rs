@@ -189,7 +189,7 @@ impl Replay<'_> {
             let value = Value { node: first.node, result };
             let ty = &run.results[result];
             require(
-                *layout == Layout::dense(ty.clone()),
+                layout.ty == *ty && layout.row_stride == Layout::dense(ty.clone()).row_stride,
                 format_args!("the kernel gives another layout than {ty}"),
             )?;
             let content = match (step_result(frame.block, value), arg) {
@@ -219,12 +219,13 @@ impl Replay<'_> {
         layout: &Layout,
     ) -> Fault<Option<(u64, u64)>> {
         let ty = frame.block.ty(value);
+        self.aligned(arg, layout)?;
         require(layout.ty == ty, format_args!("the kernel takes {}, the graph gives {ty}", layout.ty))?;
         if let Node::Op { .. } | Node::Input { .. } | Node::State { .. } = frame.block.graph[value.node] {
             let content = frame.contents.get(&value).ok_or("it was not computed")?;
             return self.computed(frame, content, arg, &ty, layout);
         }
-        require(*layout == Layout::dense(ty), "the kernel takes a view of a constant")?;
+        require(layout.row_stride == Layout::dense(ty).row_stride, "the kernel takes a view of a constant")?;
         let fits = match (&frame.block.graph[value.node], arg) {
             (Node::Weight { name, ty }, Arg::Weight(n)) => self.weight_fits(frame, n, name, ty)?,
             (Node::Step(wanted), Arg::Step(input)) => *wanted == input,
@@ -233,6 +234,17 @@ impl Replay<'_> {
         };
         require(fits, format_args!("{arg:?} is not what the graph takes"))?;
         Ok(None)
+    }
+
+    /// Whether an argument begins where its layout says. A CPU reads files in place, which promise an element's own alignment; whatever a
+    /// GPU holds begins at a multiple of 256 bytes.
+    fn aligned(&self, arg: Arg, layout: &Layout) -> Fault<()> {
+        let is = match arg {
+            Arg::Arena(offset) => offset.is_multiple_of(layout.align),
+            _ if self.planned.plan.workspace.is_some() => layout.align <= Layout::ALIGNED,
+            _ => layout.align <= layout.dtype().bytes(),
+        };
+        require(is, format_args!("the kernel takes it to be aligned to {} bytes", layout.align))
     }
 
     fn computed(

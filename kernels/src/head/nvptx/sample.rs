@@ -30,7 +30,8 @@ pub(super) fn kernel(spec: &KernelSpec) -> Result<Kernel, String> {
             "a vocabulary of {vocab} is not below {MOST_TOKENS}, up to which sums of masses fit an i64"
         ));
     }
-    let threads = vocab.div_ceil(WORTH).next_power_of_two().clamp(THREADS[0].into(), THREADS[1].into()) as u32;
+    let threads =
+        vocab.div_ceil(WORTH).next_power_of_two().clamp(THREADS[0].into(), THREADS[1].into()) as u32;
     let shared = SharedBytes::default().and(space_of(COMBINED, threads), 8);
     let grid = [geometry::rows(spec.results[0].ty.shape[0]), Extent::Const(1), Extent::Const(1)];
     let geometry = Geometry { shared: Space::bytes(shared, threads).0, ..geometry::of(grid, threads) };
