@@ -185,7 +185,8 @@ impl Engine {
     /// Runs one step.
     ///
     /// # Errors
-    /// [`StepError`] when an input is out of its range; nothing has run then.
+    /// [`StepError`] when an input is out of its range, and nothing has run; or when a GPU's driver fails, after which the
+    /// engine is of no use any more.
     pub fn step(&mut self, step: &Step<'_>) -> Result<StepOutput<'_>, StepError> {
         let step = step.check(&self.bounds, &mut self.written)?;
         self.rows = None;

@@ -24,7 +24,7 @@ pub(crate) trait Device: Send + std::fmt::Debug {
     /// Runs one step that was checked against this device's own bounds.
     ///
     /// # Errors
-    /// [`DeviceError`]; nothing has run then.
+    /// [`DeviceError`]; nothing has run then, unless it is a driver's: after that what the device holds is anything.
     fn run(&mut self, step: &CheckedStep<'_>) -> Result<(), DeviceError>;
 
     /// The first `rows` rows of the last step's logits; they are brought from the device when they are asked for.

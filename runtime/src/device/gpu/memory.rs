@@ -45,7 +45,7 @@ impl fmt::Display for NoFit {
 ///
 /// # Errors
 /// [`NoFit`] with what takes how much.
-pub(super) fn check(plan: &Plan, sizes: &Sizes, inputs: u64, free: u64) -> Result<(), NoFit> {
+pub(super) fn check(plan: &Plan, sizes: &Sizes, free: u64) -> Result<(), NoFit> {
     let all = |bytes: &[u64]| total(&bytes.iter().map(|bytes| aligned(*bytes)).collect::<Vec<_>>());
     let of = |unit| {
         let states = plan.states.iter().zip(&sizes.states).filter(|(state, _)| state.per == unit);
@@ -57,7 +57,7 @@ pub(super) fn check(plan: &Plan, sizes: &Sizes, inputs: u64, free: u64) -> Resul
         ("slots", of(StateUnit::Slot)),
         ("arena and workspace", all(&[sizes.arena, sizes.counters, sizes.partials])),
         ("logits", all(&[sizes.logits, sizes.next])),
-        ("tables and inputs", total(&[all(&sizes.tables), aligned(inputs)])),
+        ("tables and inputs", total(&[all(&sizes.tables), all(&sizes.inputs)])),
     ];
     let wanted = NoFit { rows, free };
     if wanted.needed() <= free { Ok(()) } else { Err(wanted) }

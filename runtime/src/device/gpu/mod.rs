@@ -141,7 +141,7 @@ impl Gpu {
         let sizes = Sizes::of(plan, &bounds, seqs);
         // Sizes are refused before places are made for them.
         let free = driver.memory()?.free;
-        memory::check(plan, &sizes, total(&sizes.inputs), free)?;
+        memory::check(plan, &sizes, free)?;
         let inputs = Inputs::new(&sizes.inputs);
         let mut notes = Vec::new();
         let module = load(driver.as_mut(), kernels, text, &mut notes)?;

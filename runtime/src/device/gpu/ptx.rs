@@ -20,7 +20,25 @@ pub fn entries(text: &str) -> BTreeSet<&str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::entries;
+
+    proptest! {
+        #[test]
+        fn any_text_is_read(text in any::<String>()) {
+            prop_assert!(entries(&text).into_iter().all(|name| !name.is_empty() && text.contains(name)));
+        }
+
+        #[test]
+        fn every_kernel_is_found(names in prop::collection::btree_set("[a-z_][a-z0-9_$]{0,12}", 0..6)) {
+            let module: String = names
+                .iter()
+                .map(|name| format!("// .entry no_{name}(\n.visible .entry {name}(.param .u64 a){{ call f, (a); }}\n"))
+                .collect();
+            prop_assert_eq!(entries(&module), names.iter().map(String::as_str).collect());
+        }
+    }
 
     #[test]
     fn kernels_are_found_and_functions_are_not() {
