@@ -1,5 +1,6 @@
 //! Tests that run generated GPU code in the simulator, on any machine.
 
+mod golden;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 

@@ -1,6 +1,7 @@
 //! Golden fixtures: tiny checkpoints with reference logits of independent implementations.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use half::bf16;
 use nemo_ir::artifact::Artifact;
@@ -8,15 +9,18 @@ use nemo_ir::interp::{Logits, Sequence, Step};
 use nemo_ir::plan::Phase;
 use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::Dtype;
-use nemo_kernels::target::HostTarget;
+use nemo_kernels::target::{HostTarget, Sm, Target};
 use nemo_models::Model;
 use nemoc::saturate::Options;
 use nemoc::{CompileOptions, compile};
 use nemort::device::Profiling;
+use nemort::device::choice::DeviceChoice;
 use nemort::device::host::pool::Pinning;
 use nemort::engine::{Engine, EngineOptions};
 use nemort::weights::WeightsSource;
 use safetensors::SafeTensors;
+
+use crate::card::{Tally, cards};
 
 /// The fixtures, by folder.
 pub const FIXTURES: [&str; 4] = ["hybrid", "llama", "nas", "qwen"];
@@ -112,16 +116,25 @@ impl Runner {
     pub fn of(model: &Model, folder: &Path, target: &HostTarget, numerics: (Dtype, Options)) -> Self {
         let weights = WeightsSource::Directory(folder.to_owned());
         let options = EngineOptions { threads: Some(2), ..EngineOptions::new(weights) };
-        Self::load(model, target, numerics, &options)
+        Self::load(model, &target.clone().into(), numerics, &options)
+    }
+
+    /// Compiles a fixture for a GPU and runs it on a simulated card.
+    pub fn simulated(name: &str, sm: Sm, activations: Dtype) -> (Self, Arc<Mutex<Tally>>) {
+        let (cards, tally) = cards(sm);
+        let weights = WeightsSource::Directory(folder(name));
+        let options = EngineOptions { device: DeviceChoice::Driver(cards), ..EngineOptions::new(weights) };
+        let numerics = (activations, Options::default());
+        (Self::load(&model(name), &Target::Gpu(sm), numerics, &options), tally)
     }
 
     fn with(name: &str, target: &HostTarget, numerics: (Dtype, Options), engine: &EngineOptions) -> Self {
-        Self::load(&model(name), target, numerics, engine)
+        Self::load(&model(name), &target.clone().into(), numerics, engine)
     }
 
     fn load(
         model: &Model,
-        target: &HostTarget,
+        target: &Target,
         (activations, fusion): (Dtype, Options),
         engine: &EngineOptions,
     ) -> Self {
