@@ -1,7 +1,10 @@
 //! Tests that run generated GPU code in the simulator, on any machine.
 
+mod head;
 #[path = "../kernels/mod.rs"]
 mod kernels;
+mod norm;
+mod traffic;
 
 use nemo_ir::plan::Phase;
 use nemo_kernels::target::Sm;

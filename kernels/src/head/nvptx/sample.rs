@@ -30,7 +30,8 @@ pub(super) fn kernel(spec: &KernelSpec) -> Result<Kernel, String> {
             "a vocabulary of {vocab} is not below {MOST_TOKENS}, up to which sums of masses fit an i64"
         ));
     }
-    let threads = vocab.div_ceil(WORTH).next_power_of_two().clamp(THREADS[0].into(), THREADS[1].into()) as u32;
+    let threads =
+        vocab.div_ceil(WORTH).next_power_of_two().clamp(THREADS[0].into(), THREADS[1].into()) as u32;
     let shared = SharedBytes::default().and(space_of(COMBINED, threads), 8);
     let grid = [geometry::rows(spec.results[0].ty.shape[0]), Extent::Const(1), Extent::Const(1)];
     let geometry = Geometry { shared: Space::bytes(shared, threads).0, ..geometry::of(grid, threads) };
@@ -113,12 +114,11 @@ fn chosen<'c>(e: &Emit<'c, '_>, seq: Int<'c>, row: Int<'c>, spaces: &Spaces<'c>)
         e.cmp(IntPredicate::NE, found.is_nan, e.word(0)),
         e.cmp(IntPredicate::EQ, found.index, e.word(NONE)),
     );
-    let (temperature, min_p) = (setting(e, "temperature", seq), setting(e, "min_p", seq));
-    // Beside an infinite logit nothing has a share, and nothing reaches more than the largest.
-    let is_finite = e.fcmp(FloatPredicate::OLT, found.value, e.float(f64::INFINITY));
+    let temperature = setting(e, "temperature", seq);
+    // Beside an infinite logit nothing has a share.
     let is_drawn = e.and(
-        e.and(e.fcmp(FloatPredicate::OGT, temperature, e.float(0.0)), is_finite),
-        e.fcmp(FloatPredicate::ULE, min_p, e.float(1.0)),
+        e.fcmp(FloatPredicate::OGT, temperature, e.float(0.0)),
+        e.fcmp(FloatPredicate::OLT, found.value, e.float(f64::INFINITY)),
     );
     let token = e.choose(
         has_none,
