@@ -17,7 +17,7 @@ use crate::spec::{KernelSpec, Layout};
 
 const F32: Dtype = Dtype::F32;
 /// Threads of a CTA, powers of two: as many as have something to do, within these.
-const THREADS: [u32; 2] = [128, 1024];
+const THREADS: [u32; 2] = [256, 1024];
 /// Elements that a thread has to have.
 const WORTH: u64 = 16;
 /// Values that are combined at once.
