@@ -1,8 +1,11 @@
 //! Tests that run generated GPU code in the simulator, on any machine.
 
 mod golden;
+mod head;
 #[path = "../kernels/mod.rs"]
 mod kernels;
+mod norm;
+mod traffic;
 
 use nemo_ir::plan::Phase;
 use nemo_kernels::target::Sm;

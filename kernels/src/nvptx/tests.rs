@@ -79,8 +79,19 @@ fn functions() {
             e.softplus(x[6]),
             e.round(Dtype::Bf16, x[7]),
         ];
-        let y: Vec<_> = y.into_iter().chain([e.sqrt(x[7])]).collect();
+        let y: Vec<_> = y.into_iter().chain([e.maximum(e.sqrt(x[7]), x[0])]).collect();
         e.store(e.at(e.arg(1), Dtype::Bf16, e.times(e.thread(), 8)), Dtype::Bf16, &y, 8);
+        Ok(())
+    });
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn counts_in_shared_memory() {
+    let text = ptx(Sm::Sm86, launch(32, 4), |e| {
+        let place = e.shared(4, 4);
+        let before = e.shared_add(place, e.thread());
+        e.store_int(e.arg(0), e.thread(), before);
         Ok(())
     });
     insta::assert_snapshot!(text);

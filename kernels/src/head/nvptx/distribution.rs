@@ -183,9 +183,9 @@ fn last<'c>(
         afters.push(running);
     }
     let mut token = e.word(NONE);
-    for (lane, after) in (0_u64..).zip(afters).collect::<Vec<_>>().into_iter().rev() {
+    for (lane, after) in afters.into_iter().enumerate().rev() {
         let passes = e.cmp(IntPredicate::UGT, after, target);
-        token = e.select(passes, e.plus(first, lane), token);
+        token = e.select(passes, e.plus(first, lane as u64), token);
     }
     let first_of =
         |a: &[Any<'c>], b: &[Any<'c>]| vec![Any::from(e.min(a[0].into_int_value(), b[0].into_int_value()))];

@@ -17,7 +17,7 @@ use crate::spec::{KernelSpec, Layout};
 
 const F32: Dtype = Dtype::F32;
 /// Threads of a CTA, powers of two: as many as have something to do, within these.
-const THREADS: [u32; 2] = [128, 1024];
+const THREADS: [u32; 2] = [256, 1024];
 /// Elements that a thread has to have.
 const WORTH: u64 = 16;
 /// Values that are combined at once.
@@ -114,12 +114,11 @@ fn chosen<'c>(e: &Emit<'c, '_>, seq: Int<'c>, row: Int<'c>, spaces: &Spaces<'c>)
         e.cmp(IntPredicate::NE, found.is_nan, e.word(0)),
         e.cmp(IntPredicate::EQ, found.index, e.word(NONE)),
     );
-    let (temperature, min_p) = (setting(e, "temperature", seq), setting(e, "min_p", seq));
-    // Beside an infinite logit nothing has a share, and nothing reaches more than the largest.
-    let is_finite = e.fcmp(FloatPredicate::OLT, found.value, e.float(f64::INFINITY));
+    let temperature = setting(e, "temperature", seq);
+    // Beside an infinite logit nothing has a share.
     let is_drawn = e.and(
-        e.and(e.fcmp(FloatPredicate::OGT, temperature, e.float(0.0)), is_finite),
-        e.fcmp(FloatPredicate::ULE, min_p, e.float(1.0)),
+        e.fcmp(FloatPredicate::OGT, temperature, e.float(0.0)),
+        e.fcmp(FloatPredicate::OLT, found.value, e.float(f64::INFINITY)),
     );
     let token = e.choose(
         has_none,
