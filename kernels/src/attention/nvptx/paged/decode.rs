@@ -121,6 +121,8 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, shape: Shape) -> Kernel {
         ..geometry::of(grid, 32 * WARPS)
     };
     Kernel::new(geometry, move |e| {
+        // Loads of several CTAs overlap; more than eight heads need more registers.
+        e.resident(if heads > 8 { 2 } else { 3 });
         body(e, shape, shares, merge);
         Ok(())
     })
