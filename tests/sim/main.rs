@@ -1,5 +1,6 @@
 //! Tests that run generated GPU code in the simulator, on any machine.
 
+mod attention;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 
