@@ -54,7 +54,7 @@ impl Shape {
         if cache.head_dim > MAX_HEAD_DIM {
             return Err(format!("head_dim is {}; up to {MAX_HEAD_DIM} fit the registers", cache.head_dim));
         }
-        if !(scale > 0.0) {
+        if scale.is_nan() || scale <= 0.0 {
             return Err(format!("the scale is {}; the softmax wants a positive one", spec.float("scale")));
         }
         let bf16 = [q.dtype(), cache.dtype, y.dtype()].into_iter().all(|dtype| dtype == Dtype::Bf16);
