@@ -2,6 +2,7 @@
 
 mod golden;
 mod head;
+mod attention;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 mod norm;

@@ -94,12 +94,23 @@ impl<'c> Emit<'c, '_> {
     /// The descriptor of a matrix in shared memory whose rows of 64 bf16 lie in a 128-byte swizzle, eight rows a group, as
     /// [`Emit::copy_box`] leaves them; it begins at a multiple of 1024 bytes, or a few 32-byte columns after one.
     pub fn descriptor(&self, shared: Ptr<'c>) -> Int<'c> {
+        // A leading offset of 1: it is not used where a row ends with the swizzle.
+        self.swizzled(shared, 1)
+    }
+
+    /// As [`Emit::descriptor`], of a matrix whose rows are what is summed over: a multiple of eight rows, with the next 64
+    /// columns `block` bytes on.
+    pub fn descriptor_by_rows(&self, shared: Ptr<'c>, block: u32) -> Int<'c> {
+        self.swizzled(shared, u64::from(block >> 4))
+    }
+
+    fn swizzled(&self, shared: Ptr<'c>, leading: u64) -> Int<'c> {
         let i64 = self.context.i64_type();
         let address = built(self.builder.build_ptr_to_int(shared, self.context.i32_type(), ""));
         let address = built(self.builder.build_int_z_extend(address, i64, ""));
         let start = self.shift_right(self.and(address, self.int(0x3FFFF)), 4);
-        // Leading offset 1 (not used with a swizzle), 1024 bytes from eight rows to the next, 128-byte swizzle.
-        let rest = (1_u64 << 16) | ((1024_u64 >> 4) << 32) | (1_u64 << 62);
+        // 1024 bytes from eight rows to the next, 128-byte swizzle.
+        let rest = (leading << 16) | ((1024_u64 >> 4) << 32) | (1_u64 << 62);
         self.or(start, self.int(rest))
     }
 
@@ -107,21 +118,37 @@ impl<'c> Emit<'c, '_> {
     /// rows 16 w + g and 16 w + g + 8; `sums` are, for each eight columns, its columns 2t and 2t + 1 of the one row and of the
     /// other. In flight until [`Emit::wgmma_wait`].
     pub fn wgmma(&self, a: Int<'c>, b: Int<'c>, sums: &[Float<'c>]) -> Vec<Float<'c>> {
+        self.wgmma_of(&[a], b, sums, "0, 0")
+    }
+
+    /// As [`Emit::wgmma`], with `a` in registers as [`Emit::mma`] has it for each warp's 16 rows, and a `b` whose descriptor
+    /// is one [by rows](Emit::descriptor_by_rows).
+    pub fn wgmma_registers(&self, a: [Int<'c>; 4], b: Int<'c>, sums: &[Float<'c>]) -> Vec<Float<'c>> {
+        self.wgmma_of(&a, b, sums, "1")
+    }
+
+    /// `a` is a descriptor, or four registers; `order` says which operands are transposed.
+    fn wgmma_of(&self, a: &[Int<'c>], b: Int<'c>, sums: &[Float<'c>], order: &str) -> Vec<Float<'c>> {
         let count = sums.len();
         let columns = count * 2;
-        let places: Vec<String> = (0..count).map(|index| format!("${index}")).collect();
+        let places = |from: usize, count: usize| {
+            (from..from + count).map(|index| format!("${index}")).collect::<Vec<_>>().join(", ")
+        };
+        let (left, constraint) = match a.len() {
+            1 => (places(count, 1), "l"),
+            registers => (format!("{{{}}}", places(count, registers)), "r,r,r,r"),
+        };
         let text = format!(
-            "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16 {{{}}}, ${}, ${}, 1, 1, 1, 0, 0;",
-            places.join(", "),
-            count,
-            count + 1
+            "wgmma.mma_async.sync.aligned.m64n{columns}k16.f32.bf16.bf16 {{{}}}, {left}, ${}, 1, 1, 1, {order};",
+            places(0, count),
+            count + a.len()
         );
         let outputs = vec!["=f"; count].join(",");
         let tied: Vec<String> = (0..count).map(|index| index.to_string()).collect();
-        let constraints = format!("{outputs},l,l,{}", tied.join(","));
+        let constraints = format!("{outputs},{constraint},l,{}", tied.join(","));
         let fields: Vec<BasicTypeEnum<'c>> = vec![self.context.f32_type().as_basic_type_enum(); count];
         let ty = self.context.struct_type(&fields, false);
-        let mut operands = vec![a.into(), b.into()];
+        let mut operands: Vec<_> = a.iter().chain([&b]).map(|word| crate::emit::Any::from(*word)).collect();
         operands.extend(sums.iter().map(|sum| crate::emit::Any::from(*sum)));
         let call = self.asm(&text, &constraints, Some(ty), &operands);
         let result = call.try_as_basic_value().basic().expect("it gives sums").into_struct_value();

@@ -149,6 +149,8 @@ fn warpgroups() {
             let (a, b) = (e.offset(a, e.word(32 * k)), e.offset(b, e.word(32 * k)));
             sums = e.wgmma(e.descriptor(a), e.descriptor(b), &sums);
         }
+        let weights = [0, 1, 2, 3].map(|at| e.bits(sums[at]));
+        sums = e.wgmma_registers(weights, e.descriptor_by_rows(b, 8192), &sums);
         e.wgmma_commit();
         e.wgmma_wait(0);
         e.proxy_fence();

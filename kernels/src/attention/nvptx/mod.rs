@@ -16,7 +16,7 @@ pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel,
         Some("rope") if chain.find(&["rms_norm"]).is_some() => norm_rope::kernel(spec, chain),
         Some("rope") => rotate::kernel(spec, chain),
         Some("kv_append") => append::kernel(spec, chain),
-        Some("paged_attention") => paged::kernel(sm, spec, chain),
+        Some("paged_attention") => paged::kernel(sm, spec),
         _ => Err("the op has no generator".to_owned()),
     }
 }

@@ -12,7 +12,7 @@ use nemo_ir::types::Dtype;
 use super::merge::{self, Merge, Partials};
 use super::{Shape, exact, tensor};
 use crate::attention::nvptx::cache::Cache;
-use crate::nvptx::{Emit, Int, Kernel, geometry};
+use crate::nvptx::{Any, Emit, Int, Kernel, geometry};
 use crate::spec::{KernelSpec, Steps};
 use crate::target::Sm;
 
@@ -20,6 +20,9 @@ use crate::target::Sm;
 pub(super) const WARPS: u32 = 4;
 /// Tokens of a page that a warp takes.
 pub(super) const WARP_TOKENS: u64 = PAGE_TOKENS / WARPS as u64;
+/// The fewest splits, so that one long context among short ones does not end long after them. A short one leaves splits
+/// without work, which end at once.
+const MIN_SPLITS: u64 = 4;
 /// The most splits: a warp's lanes weigh one each when they are put together.
 const MAX_SPLITS: u64 = 32;
 
@@ -46,7 +49,7 @@ impl Shares {
         };
         let tokens = (steps.min_tokens.max(1) * steps.max_tokens.max(1)).isqrt();
         let wanted = (2 * sms / (tokens * tiles * shape.cache.heads)).max(1);
-        let splits = (1 << wanted.ilog2()).min(MAX_SPLITS);
+        let splits = (1 << wanted.ilog2()).clamp(MIN_SPLITS, MAX_SPLITS);
         Self { heads, tiles, splits }
     }
 }
@@ -74,9 +77,9 @@ impl<'c> Work<'c> {
     pub fn fold(
         &self,
         e: &Emit<'c, '_>,
-        initial: &[crate::nvptx::Any<'c>],
-        body: impl FnOnce(Int<'c>, (Int<'c>, Int<'c>), &[crate::nvptx::Any<'c>]) -> Vec<crate::nvptx::Any<'c>>,
-    ) -> Vec<crate::nvptx::Any<'c>> {
+        initial: &[Any<'c>],
+        body: impl FnOnce(Int<'c>, (Int<'c>, Int<'c>), &[Any<'c>]) -> Vec<Any<'c>>,
+    ) -> Vec<Any<'c>> {
         let (from, to) = self.pages;
         let warp_first = e.times(e.warp(), WARP_TOKENS);
         let last = e.sub(to, e.word(1));
@@ -101,13 +104,7 @@ impl<'c> Work<'c> {
     }
 }
 
-pub(super) fn kernel(sm: Sm, spec: &KernelSpec, shape: Shape) -> Kernel {
-    let steps = spec.steps.unwrap_or(Steps {
-        phase: nemo_ir::plan::Phase::Decode,
-        min_tokens: 1,
-        max_tokens: 1,
-        max_seqs: 1,
-    });
+pub(super) fn kernel(sm: Sm, spec: &KernelSpec, steps: Steps, shape: Shape) -> Kernel {
     let shares = Shares::of(sm, steps, &shape);
     let Shares { heads, tiles, splits } = shares;
     let head_tiles = tiles * shape.cache.heads;
@@ -116,11 +113,13 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, shape: Shape) -> Kernel {
     let grid = [Extent::Const(head_tiles * splits), rows, Extent::Const(1)];
     let geometry = Geometry {
         shared: merge.shared_bytes(),
-        counters: if splits > 1 { steps.max_seqs * head_tiles } else { 0 },
-        partials: if splits > 1 { steps.max_seqs * head_tiles * splits * merge.partial_bytes() } else { 0 },
+        counters: steps.max_seqs * head_tiles,
+        partials: steps.max_seqs * head_tiles * splits * merge.partial_bytes(),
         ..geometry::of(grid, 32 * WARPS)
     };
     Kernel::new(geometry, move |e| {
+        // Loads of several CTAs overlap; more than eight heads need more registers.
+        e.resident(if heads > 8 { 2 } else { 3 });
         body(e, shape, shares, merge);
         Ok(())
     })
@@ -164,10 +163,6 @@ fn body(e: &Emit<'_, '_>, shape: Shape, shares: Shares, merge: Merge) {
             let place = e.at(e.row((y, layout), row), layout.dtype(), at);
             e.store(place, layout.dtype(), sums, shape.vectors.1);
         };
-        if splits == 1 {
-            merge::warps_to_result(e, &shape, &merge, &space, count, result);
-            return;
-        }
         let group = e.add(e.times(row, tiles * shape.cache.heads), tile);
         let partials = Partials::of(e, &merge, group);
         e.choose(
@@ -179,7 +174,7 @@ fn body(e: &Emit<'_, '_>, shape: Shape, shares: Shares, merge: Merge) {
             || {
                 merge::warps_to_partial(e, &shape, &merge, &space, count, (&partials, split));
                 let counter = e.at(e.counters(), Dtype::I32, group);
-                let last = e.is_last_cta(counter, active, space.flag(e));
+                let last = e.is_last_cta(counter, active, space.flag);
                 e.when(last, || {
                     merge::splits_to_result(e, &shape, &merge, &space, (count, active), &partials, result);
                 });

@@ -12,7 +12,6 @@ use super::tile::{self, Tile};
 use super::{LOWEST, Shape, fade, normalizer, weight};
 use crate::attention::nvptx::cache::Cache;
 use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, Written, geometry};
-use crate::spec::KernelSpec;
 
 /// How lanes share the columns of a head.
 #[derive(Debug, Clone, Copy)]
@@ -188,8 +187,7 @@ pub(super) fn attend<'c>(e: &Emit<'c, '_>, shape: &Shape, merge: &Merge, space: 
 }
 
 /// Prefill: each warp takes a few rows of a tile.
-pub(super) fn prefill(spec: &KernelSpec, shape: Shape) -> Kernel {
-    let _ = spec;
+pub(super) fn prefill(shape: Shape) -> Kernel {
     let heads = shape.cache.heads * shape.group;
     let per_warp = queries(&shape);
     let per = per_warp * u64::from(WARPS);

@@ -74,18 +74,14 @@ impl Merge {
 pub(super) struct Space<'c> {
     sums: Ptr<'c>,
     weights: Ptr<'c>,
-    flag: Ptr<'c>,
+    /// An i32 for the CTA.
+    pub flag: Ptr<'c>,
 }
 
 impl<'c> Space<'c> {
     pub fn of(e: &Emit<'c, '_>, merge: &Merge) -> Self {
         let [sums, weights, flag] = merge.pieces().map(|(bytes, align)| e.shared(bytes, align));
         Self { sums, weights, flag }
-    }
-
-    /// An i32 for the CTA.
-    pub fn flag(&self, _e: &Emit<'c, '_>) -> Ptr<'c> {
-        self.flag
     }
 
     /// This warp's weighted sum of values of a head, from a column on.

@@ -11,12 +11,14 @@ mod prefill;
 mod stage;
 mod tensor;
 mod tile;
+mod warpgroup;
+mod warps;
 
 use nemo_ir::plan::Phase;
 use nemo_ir::types::Dtype;
 
 use super::cache::Cache;
-use crate::nvptx::{Chain, Emit, Float, Int, Kernel, Ptr};
+use crate::nvptx::{Emit, Float, Int, Kernel, Ptr};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
@@ -52,7 +54,7 @@ impl Shape {
         if cache.head_dim > MAX_HEAD_DIM {
             return Err(format!("head_dim is {}; up to {MAX_HEAD_DIM} fit the registers", cache.head_dim));
         }
-        if !(scale > 0.0) {
+        if scale.is_nan() || scale <= 0.0 {
             return Err(format!("the scale is {}; the softmax wants a positive one", spec.float("scale")));
         }
         let bf16 = [q.dtype(), cache.dtype, y.dtype()].into_iter().all(|dtype| dtype == Dtype::Bf16);
@@ -77,13 +79,14 @@ impl Shape {
     }
 }
 
-pub(super) fn kernel(sm: Sm, spec: &KernelSpec, _chain: &Chain) -> Result<Kernel, String> {
+pub(super) fn kernel(sm: Sm, spec: &KernelSpec) -> Result<Kernel, String> {
     let shape = Shape::of(spec)?;
-    match spec.steps.ok_or("the op is for a range of steps")?.phase {
-        Phase::Decode => Ok(decode::kernel(sm, spec, shape)),
-        Phase::Prefill if shape.tensor => Ok(prefill::kernel(spec, shape)),
-        Phase::Prefill => Ok(exact::prefill(spec, shape)),
-    }
+    let steps = spec.steps.ok_or("the op is for a range of steps")?;
+    Ok(match steps.phase {
+        Phase::Decode => decode::kernel(sm, spec, steps, shape),
+        Phase::Prefill if shape.tensor => prefill::kernel(sm, shape),
+        Phase::Prefill => exact::prefill(shape),
+    })
 }
 
 /// A weight: 2^(scale * (score - largest)); without a score (-infinity), 0.

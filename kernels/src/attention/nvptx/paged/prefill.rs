@@ -9,26 +9,29 @@ use nemo_ir::plan::Geometry;
 use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::Dtype;
 
-use super::stage::{Part, Stage};
 use super::tile::{self, Tile};
-use super::{LOWEST, Shape, fade, normalizer, weight, words_where};
+use super::warpgroup::Warpgroup;
+use super::warps::Warps;
+use super::{LOWEST, Shape, fade, normalizer, weight};
 use crate::attention::nvptx::cache::Cache;
 use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
-use crate::spec::KernelSpec;
+use crate::target::Sm;
 
 /// Rows of a CTA, and of a warp.
 const ROWS: u64 = 64;
 const WARP_ROWS: u64 = 16;
 const THREADS: u32 = (ROWS / WARP_ROWS) as u32 * 32;
+/// Warpgroups of an SM that are wanted: while one weighs scores, others keep the tensor cores busy.
+const WARPGROUPS: u32 = 3;
 /// Tokens whose scores one instruction gives, and columns of values that it sums.
-const COLUMNS: u64 = 8;
+pub(super) const COLUMNS: u64 = 8;
 const BF16: Dtype = Dtype::Bf16;
 
 /// A lane's place: rows g and g + 8 of its warp, columns 2t and 2t + 1 of each eight.
 #[derive(Clone, Copy)]
-struct Lane<'c> {
-    g: Int<'c>,
-    t: Int<'c>,
+pub(super) struct Lane<'c> {
+    pub g: Int<'c>,
+    pub t: Int<'c>,
 }
 
 /// What a lane keeps of its two rows.
@@ -59,35 +62,74 @@ impl<'c> Running<'c> {
     }
 }
 
-/// The stages of keys and of values.
-#[derive(Clone, Copy)]
-struct Stages {
-    keys: Stage,
-    values: Stage,
+/// The products of a tile of rows: with keys, and with values.
+pub(super) trait Products<'c> {
+    /// Begins to copy what is there (`tokens`, an i32) of a page's keys or values.
+    fn copy(&self, e: &Emit<'c, '_>, part: Part, block: Ptr<'c>, tokens: Int<'c>);
+
+    /// Waits for the copies, and for all warps to be here.
+    fn arrive(&self, e: &Emit<'c, '_>);
+
+    /// Scores of the warp's rows, by eight tokens.
+    fn scores(&self, e: &Emit<'c, '_>) -> Vec<[Float<'c>; 4]>;
+
+    /// Adds a page's weighted values, by eight columns.
+    fn sum_values(&self, e: &Emit<'c, '_>, weights: &[[Float<'c>; 4]], sums: &mut [[Float<'c>; 4]]);
 }
 
-pub(super) fn kernel(spec: &KernelSpec, shape: Shape) -> Kernel {
-    let _ = spec;
+/// What of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Keys,
+    Values,
+}
+
+/// The rows of a tile as a lane sees them.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'c> {
+    pub tile: Tile<'c>,
+    pub lane: Lane<'c>,
+    /// The last of the tile's rows.
+    pub last: Int<'c>,
+    /// The lane's rows; they may lie behind the last.
+    pub own: [Int<'c>; 2],
+}
+
+pub(super) fn kernel(sm: Sm, shape: Shape) -> Kernel {
     let heads = shape.cache.heads * shape.group;
-    let stages = Stages { keys: Stage::new(&shape, Part::Keys), values: Stage::new(&shape, Part::Values) };
-    let shared = SharedBytes::default().and(stages.keys.bytes(), 128).and(stages.values.bytes(), 128).0;
+    let warpgroup = sm == Sm::Sm90 && Warpgroup::takes(&shape);
+    let pieces = if warpgroup { Warpgroup::pieces(&shape).to_vec() } else { Warps::pieces(&shape).to_vec() };
+    let shared = pieces.iter().fold(SharedBytes::default(), |sum, (bytes, align)| sum.and(*bytes, *align)).0;
     let geometry = Geometry { shared, ..geometry::of(tile::grid(ROWS, heads), THREADS) };
     Kernel::new(geometry, move |e| {
-        let space = [stages.keys, stages.values].map(|stage| e.shared(stage.bytes(), 128));
+        let space: Vec<_> = pieces.iter().map(|(bytes, align)| e.shared(*bytes, *align)).collect();
         let tile = Tile::of(e, ROWS, heads);
-        e.when(tile.exists(e), || attend(e, &shape, stages, space, tile));
+        e.when(tile.exists(e), || {
+            let rows = Rows::of(e, tile);
+            if warpgroup {
+                e.resident(WARPGROUPS);
+                attend(e, &shape, rows, &Warpgroup::new(e, &shape, rows, &space));
+            } else {
+                attend(e, &shape, rows, &Warps::new(e, &shape, rows, &space));
+            }
+        });
         Ok(())
     })
 }
 
-fn attend<'c>(e: &Emit<'c, '_>, shape: &Shape, stages: Stages, space: [Ptr<'c>; 2], tile: Tile<'c>) {
-    let lane = Lane { g: e.shift_right(e.lane(), 2), t: e.and(e.lane(), e.word(3)) };
-    let last = e.sub(e.min(e.sub(tile.rows.1, tile.rows.0), e.word(ROWS as u32)), e.word(1));
+impl<'c> Rows<'c> {
+    fn of(e: &Emit<'c, '_>, tile: Tile<'c>) -> Self {
+        let lane = Lane { g: e.shift_right(e.lane(), 2), t: e.and(e.lane(), e.word(3)) };
+        let last = e.sub(e.min(e.sub(tile.rows.1, tile.rows.0), e.word(ROWS as u32)), e.word(1));
+        let own = e.add(e.times(e.warp(), WARP_ROWS), lane.g);
+        Self { tile, lane, last, own: [0, 8].map(|offset| e.plus(own, offset)) }
+    }
+}
+
+fn attend<'c>(e: &Emit<'c, '_>, shape: &Shape, rows: Rows<'c>, products: &impl Products<'c>) {
+    let Rows { tile, last, .. } = rows;
     let last_position = e.add(tile.position, last);
-    let own = e.add(e.times(e.warp(), WARP_ROWS), lane.g);
-    let rows = [0, 8].map(|offset| e.plus(own, offset));
-    let queries = rows.map(|row| queries(e, shape, tile, e.min(row, last), lane));
-    let positions = rows.map(|row| e.add(tile.position, row));
+    let positions = rows.own.map(|row| e.add(tile.position, row));
     let kv_head = e.div(tile.head, e.word(shape.group as u32));
     let page_bits = u64::from(PAGE_TOKENS.ilog2());
     let first_page = e.shift_right(shape.first_seen(e, tile.position), page_bits);
@@ -102,7 +144,7 @@ fn attend<'c>(e: &Emit<'c, '_>, shape: &Shape, stages: Stages, space: [Ptr<'c>; 
     let block = |page, part| shape.cache.block(e, e.max(page, e.word(0)), part, kv_head);
 
     let page = Cache::page(e, tile.sequence, first_page);
-    stages.keys.copy(e, space[0], block(page, 0), tokens(page, first_page));
+    products.copy(e, Part::Keys, block(page, 0), tokens(page, first_page));
     e.copies_commit();
     let mut initial = vec![page.into()];
     initial.extend(Running::new(e, shape.cache.head_dim).values());
@@ -111,82 +153,25 @@ fn attend<'c>(e: &Emit<'c, '_>, shape: &Shape, stages: Stages, space: [Ptr<'c>; 
         let next_index = e.min(e.plus(index, 1), final_page);
         let next_page = Cache::page(e, tile.sequence, next_index);
         // This page's keys are there, and nobody reads values any more.
-        e.copies_wait(0);
-        e.barrier();
-        stages.values.copy(e, space[1], block(page, 1), tokens(page, index));
+        products.arrive(e);
+        products.copy(e, Part::Values, block(page, 1), tokens(page, index));
         e.copies_commit();
         let before = Running::from_values(&state[1..]);
-        let scores = scores(e, shape, stages.keys, space[0], &queries, lane);
-        let scores =
-            masked(e, shape, &scores, lane, (positions, tile.position), (page, index), last_position);
+        let scores = products.scores(e);
+        let scores = masked(e, shape, &scores, (rows, positions, last_position), (page, index));
         let (mut running, weights) = weigh(e, shape, before, &scores);
         // The values are there, and nobody reads keys any more.
-        e.copies_wait(0);
-        e.barrier();
+        products.arrive(e);
         e.when(e.cmp(IntPredicate::SLT, index, final_page), || {
-            stages.keys.copy(e, space[0], block(next_page, 0), tokens(next_page, next_index));
+            products.copy(e, Part::Keys, block(next_page, 0), tokens(next_page, next_index));
         });
         e.copies_commit();
-        sum_values(e, stages.values, space[1], &weights, &mut running.sums);
+        products.sum_values(e, &weights, &mut running.sums);
         let mut next = vec![next_page.into()];
         next.extend(running.values());
         next
     });
-    store(e, shape, tile, (rows, last), lane, Running::from_values(&state[1..]));
-}
-
-/// A row's part of the queries' operand: columns 8t to 8t + 7 of each 32. The order of the columns that are summed over is
-/// free, as long as keys have the same.
-fn queries<'c>(
-    e: &Emit<'c, '_>,
-    shape: &Shape,
-    tile: Tile<'c>,
-    row: Int<'c>,
-    lane: Lane<'c>,
-) -> Vec<[Int<'c>; 4]> {
-    let head_dim = shape.cache.head_dim;
-    let line = e.row(e.operand("q"), e.add(tile.rows.0, row));
-    let chunk = |chunk: u64| {
-        let column = e.plus(e.times(lane.t, 8), 32 * chunk);
-        let inside = e.cmp(IntPredicate::ULT, column, e.word(head_dim as u32));
-        words_where(e, (32 * (chunk + 1) > head_dim).then_some(inside), || {
-            e.at(line, BF16, e.add(e.times(tile.head, head_dim), column))
-        })
-    };
-    (0..head_dim.div_ceil(32)).map(chunk).collect()
-}
-
-/// Scores of the warp's rows and a page's tokens, by eight tokens.
-fn scores<'c>(
-    e: &Emit<'c, '_>,
-    shape: &Shape,
-    stage: Stage,
-    space: Ptr<'c>,
-    queries: &[Vec<[Int<'c>; 4]>; 2],
-    lane: Lane<'c>,
-) -> Vec<[Float<'c>; 4]> {
-    let chunks = shape.cache.head_dim.div_ceil(32);
-    // A token's pieces move with its lowest bit alone, so eight tokens on they lie at a constant distance.
-    let pieces: Vec<_> =
-        (0..chunks).map(|chunk| stage.piece(e, space, lane.g, e.plus(lane.t, 4 * chunk))).collect();
-    (0..PAGE_TOKENS / COLUMNS)
-        .map(|tokens| {
-            let distance = e.word(u32::from(tokens as u16) * stage.bytes() / (PAGE_TOKENS / COLUMNS) as u32);
-            let mut sums = [e.float(0.0); 4];
-            for (chunk, piece) in pieces.iter().enumerate() {
-                let ty = e.context.i32_type().vec_type(4);
-                let loaded = e.load_aligned(ty, e.offset(*piece, distance), 16).into_vector_value();
-                let key: [Int<'c>; 4] =
-                    std::array::from_fn(|word| e.extract(loaded, word as u32).into_int_value());
-                let [near, far] = [queries[0][chunk], queries[1][chunk]];
-                for half in [0, 2] {
-                    let a = [near[half], far[half], near[half + 1], far[half + 1]];
-                    sums = e.mma(a, [key[half], key[half + 1]], sums);
-                }
-            }
-            sums
-        })
-        .collect()
+    store(e, shape, rows, &Running::from_values(&state[1..]));
 }
 
 /// Scores, -infinity where a row does not see a token. Most pages are seen whole by all rows.
@@ -194,13 +179,11 @@ fn masked<'c>(
     e: &Emit<'c, '_>,
     shape: &Shape,
     scores: &[[Float<'c>; 4]],
-    lane: Lane<'c>,
-    (positions, first_position): ([Int<'c>; 2], Int<'c>),
+    (rows, positions, last_position): (Rows<'c>, [Int<'c>; 2], Int<'c>),
     (page, index): (Int<'c>, Int<'c>),
-    last_position: Int<'c>,
 ) -> Vec<[Float<'c>; 4]> {
     let base = e.times(index, PAGE_TOKENS);
-    let ahead = e.cmp(IntPredicate::SGT, e.plus(base, PAGE_TOKENS - 1), first_position);
+    let ahead = e.cmp(IntPredicate::SGT, e.plus(base, PAGE_TOKENS - 1), rows.tile.position);
     let missing = e.cmp(IntPredicate::SLT, page, e.word(0));
     let behind = e.cmp(IntPredicate::SLT, base, shape.first_seen(e, last_position));
     let partial = e.or(ahead, e.or(missing, behind));
@@ -217,7 +200,7 @@ fn masked<'c>(
             for (tokens, scores) in (0..).zip(scores) {
                 for (at, score) in (0..).zip(scores) {
                     let (low, high) = spans[at / 2];
-                    let token = e.plus(e.times(lane.t, 2), COLUMNS * tokens + at as u64 % 2);
+                    let token = e.plus(e.times(rows.lane.t, 2), COLUMNS * tokens + at as u64 % 2);
                     let mut seen = e.cmp(IntPredicate::SLE, token, high);
                     if shape.window > 0 {
                         seen = e.and(seen, e.cmp(IntPredicate::SGE, token, low));
@@ -265,57 +248,12 @@ fn weigh<'c>(
     (running, weights)
 }
 
-/// Adds a page's weighted values.
-fn sum_values<'c>(
-    e: &Emit<'c, '_>,
-    stage: Stage,
-    space: Ptr<'c>,
-    weights: &[[Float<'c>; 4]],
-    sums: &mut [[Float<'c>; 4]],
-) {
-    // Lanes 8 i to 8 i + 7 give the tokens of matrix i: tokens 0 to 7 or 8 to 15, of eight columns or the next eight.
-    let lane = e.lane();
-    let token = e.and(lane, e.word(15));
-    let next = e.shift_right(lane, 4);
-    let pairs = sums.len().div_ceil(2);
-    let pieces: Vec<_> = (0..pairs)
-        .map(|pair| {
-            let first = e.word(2 * pair as u32);
-            let alone = 2 * pair + 1 == sums.len();
-            stage.piece(e, space, token, if alone { first } else { e.add(first, next) })
-        })
-        .collect();
-    for (step, weights) in weights.chunks(2).enumerate() {
-        let [near, far] = [weights[0], weights[1]];
-        let a = [
-            e.pack(near[0], near[1]),
-            e.pack(near[2], near[3]),
-            e.pack(far[0], far[1]),
-            e.pack(far[2], far[3]),
-        ];
-        // Sixteen tokens on, pieces lie at a constant distance.
-        let distance = e.word(step as u32 * stage.bytes() / (PAGE_TOKENS / 16) as u32);
-        for (piece, sums) in pieces.iter().zip(sums.chunks_mut(2)) {
-            let values = e.ldmatrix(e.offset(*piece, distance), true);
-            for (at, sum) in sums.iter_mut().enumerate() {
-                *sum = e.mma(a, [values[2 * at], values[2 * at + 1]], *sum);
-            }
-        }
-    }
-}
-
 /// The results of the warp's rows.
-fn store<'c>(
-    e: &Emit<'c, '_>,
-    shape: &Shape,
-    tile: Tile<'c>,
-    (rows, last): ([Int<'c>; 2], Int<'c>),
-    lane: Lane<'c>,
-    running: Running<'c>,
-) {
+fn store<'c>(e: &Emit<'c, '_>, shape: &Shape, rows: Rows<'c>, running: &Running<'c>) {
+    let Rows { tile, lane, last, own } = rows;
     let (y, layout) = e.result();
     let first_column = e.times(tile.head, shape.cache.head_dim);
-    for (index, row) in rows.into_iter().enumerate() {
+    for (index, row) in own.into_iter().enumerate() {
         let sum = |total: Float<'c>, mask| e.fadd(total, e.shuffle_xor(total, mask));
         let scale = normalizer(e, [1, 2].into_iter().fold(running.totals[index], sum));
         let sums: Vec<[Float<'c>; 2]> = running

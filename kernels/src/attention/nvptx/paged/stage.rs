@@ -4,6 +4,9 @@
 //! eight lanes that are served at once meet different banks: for keys, which lanes read as four neighbouring pieces of two
 //! tokens, pieces of odd tokens change halves of 128 bytes; for values, which are read as one piece of eight tokens, the
 //! piece's number is XORed with the token's.
+//!
+//! Warpgroups read neither by lanes: for them a stage is blocks of 64 columns, one after the other, each with its pieces
+//! XORed with the number of the line, which is the 128-byte swizzle of the hardware.
 
 use inkwell::IntPredicate;
 use nemo_ir::step::PAGE_TOKENS;
@@ -16,17 +19,21 @@ use crate::nvptx::{Emit, Int, Ptr};
 const PIECE: u64 = 16;
 const ELEMENTS: u64 = 8;
 
-/// Keys or values.
+/// Who reads a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
+pub(super) enum Reader {
+    /// Lanes, for scores.
     Keys,
+    /// Lanes, for sums of values.
     Values,
+    /// Warpgroups.
+    Warpgroup,
 }
 
 /// The extents of a stage.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stage {
-    part: Part,
+    reader: Reader,
     head_dim: u64,
     /// Pieces of a line that are read, and those that it is filled up to.
     pieces: u64,
@@ -34,14 +41,14 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub fn new(shape: &Shape, part: Part) -> Self {
+    pub fn new(shape: &Shape, reader: Reader) -> Self {
         let head_dim = shape.cache.head_dim;
-        let pieces = match part {
+        let pieces = match reader {
             // Scores are summed over 32 columns at a time.
-            Part::Keys => head_dim.div_ceil(32) * 4,
-            Part::Values => head_dim / ELEMENTS,
+            Reader::Keys => head_dim.div_ceil(32) * 4,
+            Reader::Values | Reader::Warpgroup => head_dim / ELEMENTS,
         };
-        Self { part, head_dim, pieces, pitch: head_dim.div_ceil(64) * 8 }
+        Self { reader, head_dim, pieces, pitch: head_dim.div_ceil(64) * 8 }
     }
 
     /// Bytes of a page.
@@ -52,6 +59,17 @@ impl Stage {
     /// Copies the first `tokens` (an i32, maybe past 64 or below 1) of a block of a page, and zeros for the others; all
     /// threads of the CTA do.
     pub fn copy<'c>(&self, e: &Emit<'c, '_>, stage: Ptr<'c>, block: Ptr<'c>, tokens: Int<'c>) {
+        self.copy_lines(e, stage, (block, self.head_dim), tokens);
+    }
+
+    /// As [`Stage::copy`], of lines that lie so many elements apart.
+    pub fn copy_lines<'c>(
+        &self,
+        e: &Emit<'c, '_>,
+        stage: Ptr<'c>,
+        (block, stride): (Ptr<'c>, u64),
+        tokens: Int<'c>,
+    ) {
         let lanes = self.pieces.next_power_of_two();
         let at_once = u64::from(e.threads()) / lanes;
         let (piece, first) =
@@ -63,7 +81,7 @@ impl Stage {
                 let token = e.plus(first, pass * at_once);
                 let there = e.and(inside, e.cmp(IntPredicate::SLT, token, tokens));
                 let to = self.piece(e, stage, token, piece);
-                let from = e.add(e.times(token, self.head_dim), column);
+                let from = e.add(e.times(token, stride), column);
                 let from = e.at(block, Dtype::Bf16, e.select(there, from, e.word(0)));
                 e.copy_async(to, from, e.select(there, e.word(PIECE as u32), e.word(0)));
             }
@@ -77,11 +95,18 @@ impl Stage {
 
     /// Where a piece of a token lies.
     pub fn piece<'c>(&self, e: &Emit<'c, '_>, stage: Ptr<'c>, token: Int<'c>, piece: Int<'c>) -> Ptr<'c> {
-        let turn = match self.part {
-            Part::Keys => e.times(e.and(token, e.word(1)), 4),
-            Part::Values => e.and(token, e.word(7)),
+        let turn = match self.reader {
+            Reader::Keys => e.times(e.and(token, e.word(1)), 4),
+            Reader::Values | Reader::Warpgroup => e.and(token, e.word(7)),
         };
         let piece = e.xor(piece, turn);
-        e.offset(stage, e.times(e.add(e.times(token, self.pitch), piece), PIECE))
+        let place = match self.reader {
+            Reader::Keys | Reader::Values => e.add(e.times(token, self.pitch), piece),
+            Reader::Warpgroup => {
+                let block = e.times(e.shift_right(piece, 3), 8 * PAGE_TOKENS);
+                e.add(e.add(block, e.times(token, 8)), e.and(piece, e.word(7)))
+            }
+        };
+        e.offset(stage, e.times(place, PIECE))
     }
 }
