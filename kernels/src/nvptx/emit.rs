@@ -218,6 +218,12 @@ impl<'c, 'm> Emit<'c, 'm> {
         self.geometry.threads.div_ceil(32)
     }
 
+    /// Asks for so few registers that this many CTAs share a multiprocessor.
+    pub fn share_multiprocessor(&self, ctas: u32) {
+        let attribute = self.context.create_string_attribute("nvvm.minctasm", &ctas.to_string());
+        self.function.add_attribute(AttributeLoc::Function, attribute);
+    }
+
     fn special(&self, register: &str) -> Int<'c> {
         self.intrinsic(register, &[], &[])
     }

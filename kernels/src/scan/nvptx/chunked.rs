@@ -65,6 +65,11 @@ impl Tiling {
         Ok((tiling.shared().0 <= most).then_some(tiling))
     }
 
+    /// Whether two CTAs fit a multiprocessor that has little shared memory.
+    fn pairs(&self, sm: Sm) -> bool {
+        sm == Sm::Sm86 && 2 * (self.shared().0 + 1024) <= 100 << 10
+    }
+
     /// Bytes of a chunk's b, c and x.
     fn stage(&self) -> u32 {
         (2 * self.state + self.warps) * PANEL
@@ -102,6 +107,7 @@ pub(super) fn kernel(
     Ok(Kernel::new(geometry, move |e| {
         let chain = e.chain();
         let link = chain.links.last().ok_or("the chain is empty")?;
+        e.share_multiprocessor(if tiling.pairs(e.sm()) { 2 } else { 1 });
         Work::new(e, scan, tiling, columns, Sequences::of(e, link)?).run(e);
         Ok(())
     }))
@@ -397,7 +403,7 @@ impl<'c> Work<'c> {
             let halves = |from: usize| [0, 1].map(|at| two_parts(e, [state[at][from], state[at][from + 1]]));
             let (left, right) = (halves(0), halves(2));
             let parts = [0, 1].map(|part| [left[0][part], left[1][part], right[0][part], right[1][part]]);
-            for (tile, sums) in (0..).zip(&mut tiles) {
+            for (tile, sums) in (0_u32..).zip(&mut tiles) {
                 let c = e.offset(chunk.c, e.word(tile * BLOCK + panel * PANEL));
                 let left = self.corners.load(e, c, Order::Down, false);
                 for part in parts {
@@ -405,9 +411,9 @@ impl<'c> Work<'c> {
                 }
             }
         }
-        for (tile, sums) in (0..).zip(&mut tiles) {
+        for (tile, sums) in (0_u32..).zip(&mut tiles) {
             for half in 0..2 {
-                let row = e.plus(self.g, 16 * tile + 8 * half as u64);
+                let row = e.plus(self.g, u64::from(16 * tile) + 8 * half as u64);
                 let factor = e.exp2(e.load_scalar(e.at(chunk.logs, F32, row), F32, Written::Now));
                 for sum in sums.iter_mut().flat_map(|sums| &mut sums[2 * half..][..2]) {
                     *sum = e.fmul(*sum, factor);
@@ -416,20 +422,20 @@ impl<'c> Work<'c> {
         }
         for across in 0..4 {
             let right = x(across);
-            for tile in across..4 {
+            for (tile, sums) in (0_u32..).zip(&mut tiles).filter(|(tile, _)| across <= *tile) {
                 let block = tile * (tile + 1) / 2 + across;
                 let (warp, index) = (block % self.tiling.warps, block / self.tiling.warps);
                 for part in [0, self.tiling.blocks()] {
                     let scores = self.scores(e, chunk, e.word(warp), index + part);
                     let left = self.corners.load(e, scores, Order::Down, false);
-                    multiply(e, &mut tiles[tile as usize], left, right);
+                    multiply(e, sums, left, right);
                 }
             }
         }
-        for (tile, sums) in (0..).zip(&tiles) {
+        for (tile, sums) in (0_u32..).zip(&tiles) {
             for half in 0..2 {
                 let values = [0, 1].map(|unit| [sums[unit][2 * half], sums[unit][2 * half + 1]]);
-                self.put(e, chunk, e.plus(self.g, 16 * tile + 8 * half as u64), values);
+                self.put(e, chunk, e.plus(self.g, u64::from(16 * tile) + 8 * half as u64), values);
             }
         }
     }

@@ -123,9 +123,10 @@ impl Mixer {
                 e.select(in_x, values[0], e.select(in_b, values[1], values[2]))
             };
             let at = [at, after_x, after_b];
+            let columns = [inputs.x_column(e, at[0]), after_x, after_b];
             let parts = [(x, 0), (b, 1), (c, 2)];
             let channel =
-                choose(parts.map(|(part, index)| e.plus(e.add(part.2, at[index]), self.offsets[index])));
+                choose(parts.map(|(part, index)| e.plus(e.add(part.2, columns[index]), self.offsets[index])));
             let place = choose(parts.map(|(part, index)| e.plus(at[index], part.0)));
             let value = self.convolved(e, (sequence, slot_in, row), channel);
             e.store(e.at(inputs.base, F32, place), F32, &[e.round(self.taps.dtype, value)], 1);
