@@ -58,6 +58,7 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String>
         let chain = e.chain();
         let link = chain.find(&["causal_conv1d"]).ok_or("the chain has no convolution")?;
         let sequences = Sequences::of(e, link)?;
+        e.share_multiprocessor(if cut.threads() <= 384 { 2 } else { 1 });
         let work = Work::new(e, scan, cut, sequences);
         let space = e.shared(4 + e.warps() * 4, 4);
         let slot_in = sequences.slot_in(e, work.sequence);

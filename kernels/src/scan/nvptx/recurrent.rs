@@ -101,6 +101,7 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain, link: &Link) -> Result<Ke
         let chain = e.chain();
         let link = chain.links.last().ok_or("the chain is empty")?;
         let sequences = Sequences::of(e, link)?;
+        e.share_multiprocessor(if cut.threads() <= 512 { 2 } else { 1 });
         let work = Work::new(e, scan, cut, sequences);
         let y = e.result();
         work.run(
@@ -215,7 +216,6 @@ pub(super) struct Work<'c> {
 impl<'c> Work<'c> {
     pub fn new(e: &Emit<'c, '_>, scan: Scan, cut: Cut, sequences: Sequences<'c>) -> Self {
         let shape = scan.shape;
-        e.share_multiprocessor(if cut.threads() <= 512 { 2 } else { 1 });
         let columns = (cut.copies() * cut.columns()).next_multiple_of(4);
         let padded = cut.padded().next_multiple_of(4);
         let base = e.shared((columns + 2 * padded) as u32 * 4, 16);
