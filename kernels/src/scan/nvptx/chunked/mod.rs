@@ -56,12 +56,11 @@ impl Tiling {
             return Ok(None);
         }
         let (state, warps) = ((shape.state / 16) as u32, (shape.head_dim / 16) as u32);
-        // A larger state leaves no registers for x, nor for a second stage.
-        let small = state <= 8;
-        let overlaid = if small { ROWS / 16 } else { 0 };
+        // A larger state leaves no registers for x.
+        let overlaid = if state <= 8 { ROWS / 16 } else { 0 };
         let (stages, most) = match sm {
             Sm::Sm86 => (1, 99 << 10),
-            Sm::Sm90 => (if small { 2 } else { 1 }, 227 << 10),
+            Sm::Sm90 => (2, 227 << 10),
         };
         let tiling = Self { state, warps, stages, overlaid };
         Ok((tiling.shared().0 <= most).then_some(tiling))
@@ -204,15 +203,22 @@ impl<'c> Work<'c> {
     fn run(&self, e: &Emit<'c, '_>) {
         let Sequence { start, end, .. } = self.sequence;
         let mut carried = self.load(e);
-        let raw = self.raw(e, start);
-        carried.extend(raw.map(Any::from));
+        // A large state leaves no registers for what the next chunk will need.
+        let spare = self.tiling.overlaid > 0;
+        let count = carried.len();
+        if spare {
+            carried.extend(self.raw(e, start).map(Any::from));
+        }
         let overlaps = self.tiling.stages > 1;
         if overlaps {
             e.when(e.cmp(IntPredicate::SLT, start, end), || self.copy(e, start));
         }
         let carried = e.fold((start, end, ROWS.into()), &carried, |first, carried| {
-            let (state, raw) = carried.split_at(carried.len() - 2);
-            let raw = [raw[0].into_float_value(), raw[1].into_float_value()];
+            let (state, raw) = carried.split_at(count);
+            let raw = match floats(raw)[..] {
+                [low, high] => [low, high],
+                _ => self.raw(e, first),
+            };
             if !overlaps {
                 self.copy(e, first);
             }
@@ -224,8 +230,8 @@ impl<'c> Work<'c> {
             if overlaps {
                 e.when(e.cmp(IntPredicate::SLT, next, end), || self.copy(e, next));
             }
-            let raw = self.raw(e, next);
-            let held = (self.tiling.overlaid > 0).then(|| [0, 1, 2, 3].map(|block| self.x(e, &chunk, block)));
+            let raw = spare.then(|| self.raw(e, next));
+            let held = spare.then(|| [0, 1, 2, 3].map(|block| self.x(e, &chunk, block)));
             self.decayed_scores(e, &chunk);
             e.barrier();
             let x = |block: u32| match &held {
@@ -239,9 +245,9 @@ impl<'c> Work<'c> {
             if !overlaps {
                 e.barrier();
             }
-            state.into_iter().flatten().chain(raw).map(Any::from).collect()
+            state.into_iter().flatten().chain(raw.into_iter().flatten()).map(Any::from).collect()
         });
-        self.store(e, &carried[..carried.len() - 2]);
+        self.store(e, &carried[..count]);
     }
 
     /// Where a chunk's tiles and lines are.

@@ -3,8 +3,8 @@
 use inkwell::IntPredicate;
 
 use super::super::panel::{BLOCK, Order, PANEL, ROWS};
-use super::{BLOCKS, Chunk, F32, Sums, Work};
-use crate::nvptx::{Emit, Float, Int, Ptr, Written};
+use super::{BLOCKS, Chunk, F32, Sums, Work, floats};
+use crate::nvptx::{Any, Emit, Float, Int, Ptr, Written};
 
 impl<'c> Work<'c> {
     /// Rows `16 block` on of the warp's columns of x: the right operand of products over rows, and the left one of their
@@ -53,13 +53,23 @@ impl<'c> Work<'c> {
         let (t, s) = (e.add(e.times(down, 16), self.g), e.add(e.times(across, 16), self.pair));
         let c = e.offset(chunk.c, e.times(down, BLOCK.into()));
         let b = e.offset(chunk.b, e.times(across, BLOCK.into()));
-        let mut sums = [[e.float(0.0); 4]; 2];
-        for panel in 0..self.tiling.state {
-            let panel = |base| e.offset(base, e.word(panel * PANEL));
-            let left = self.corners.load(e, panel(c), Order::Down, false);
-            let right = self.corners.load(e, panel(b), Order::Across, false);
-            multiply(e, &mut sums, left, right);
-        }
+        // A loop where a large state leaves no registers for the operands of many products to come.
+        let unrolled = if self.tiling.state <= 8 { self.tiling.state } else { 2 };
+        let zeros = vec![Any::from(e.float(0.0)); 8];
+        let panels = (e.word(0), e.word(self.tiling.state * PANEL), u64::from(unrolled * PANEL));
+        let sums = e.fold(panels, &zeros, |first, sums| {
+            let sums = floats(sums);
+            let mut sums = [0, 4].map(|at| [sums[at], sums[at + 1], sums[at + 2], sums[at + 3]]);
+            for panel in 0..unrolled {
+                let panel = |base| e.offset(base, e.plus(first, (panel * PANEL).into()));
+                let left = self.corners.load(e, panel(c), Order::Down, false);
+                let right = self.corners.load(e, panel(b), Order::Across, false);
+                multiply(e, &mut sums, left, right);
+            }
+            sums.into_iter().flatten().map(Any::from).collect()
+        });
+        let sums = floats(&sums);
+        let sums = [0, 4].map(|at| [sums[at], sums[at + 1], sums[at + 2], sums[at + 3]]);
         let line = |line, row, count| e.load(e.at(line, F32, row), F32, (count, count), Written::Now);
         let logs = [0, 8].map(|down| line(chunk.logs, e.plus(t, down), 1)[0]);
         for (unit, sums) in (0..).zip(&sums) {
