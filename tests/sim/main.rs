@@ -7,6 +7,7 @@ mod attention;
 mod kernels;
 mod norm;
 mod traffic;
+mod scan;
 
 use nemo_ir::plan::Phase;
 use nemo_kernels::target::Sm;

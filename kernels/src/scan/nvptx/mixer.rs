@@ -58,6 +58,7 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String>
         let chain = e.chain();
         let link = chain.find(&["causal_conv1d"]).ok_or("the chain has no convolution")?;
         let sequences = Sequences::of(e, link)?;
+        e.resident(if cut.threads() <= 384 { 2 } else { 1 });
         let work = Work::new(e, scan, cut, sequences);
         let space = e.shared(4 + e.warps() * 4, 4);
         let slot_in = sequences.slot_in(e, work.sequence);
@@ -123,9 +124,10 @@ impl Mixer {
                 e.select(in_x, values[0], e.select(in_b, values[1], values[2]))
             };
             let at = [at, after_x, after_b];
+            let columns = [inputs.x_column(e, at[0]), after_x, after_b];
             let parts = [(x, 0), (b, 1), (c, 2)];
             let channel =
-                choose(parts.map(|(part, index)| e.plus(e.add(part.2, at[index]), self.offsets[index])));
+                choose(parts.map(|(part, index)| e.plus(e.add(part.2, columns[index]), self.offsets[index])));
             let place = choose(parts.map(|(part, index)| e.plus(at[index], part.0)));
             let value = self.convolved(e, (sequence, slot_in, row), channel);
             e.store(e.at(inputs.base, F32, place), F32, &[e.round(self.taps.dtype, value)], 1);

@@ -62,6 +62,12 @@ impl Cut {
         self.wide * u64::from(self.vector)
     }
 
+    /// Times that x is staged: so often that the accesses of consecutive threads, which begin again at each row of the
+    /// state, fall into different banks.
+    fn copies(&self) -> u64 {
+        if self.columns().is_multiple_of(32) || !self.columns().is_multiple_of(16) { 1 } else { 2 }
+    }
+
     /// Rows of b and c with zeros up to the last row that a thread counts.
     fn padded(&self) -> u64 {
         self.high * self.rows
@@ -73,7 +79,8 @@ impl Cut {
     }
 
     fn shared(&self) -> SharedBytes {
-        let inputs = self.columns().next_multiple_of(4) + 2 * self.padded().next_multiple_of(4);
+        let inputs =
+            (self.copies() * self.columns()).next_multiple_of(4) + 2 * self.padded().next_multiple_of(4);
         let partials = self.active() * u64::from(self.vector);
         SharedBytes::default().and(inputs as u32 * 4, 16).and(partials as u32 * 4, 16).and(12, 4)
     }
@@ -94,6 +101,7 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain, link: &Link) -> Result<Ke
         let chain = e.chain();
         let link = chain.links.last().ok_or("the chain is empty")?;
         let sequences = Sequences::of(e, link)?;
+        e.resident(if cut.threads() <= 512 { 2 } else { 1 });
         let work = Work::new(e, scan, cut, sequences);
         let y = e.result();
         work.run(
@@ -112,8 +120,20 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain, link: &Link) -> Result<Ke
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'c> {
     pub base: Ptr<'c>,
-    /// First element, elements that are there, and first column, of each.
+    /// First element, elements, and first column, of each.
     pub parts: [(u64, u64, Int<'c>); 3],
+    /// Columns of x, which may be there more than once.
+    columns: u64,
+}
+
+impl<'c> Inputs<'c> {
+    /// The column of x at an element.
+    pub fn x_column(&self, e: &Emit<'c, '_>, element: Int<'c>) -> Int<'c> {
+        match self.parts[0].1 == self.columns {
+            true => element,
+            false => e.rem(element, e.word(self.columns as u32)),
+        }
+    }
 }
 
 /// Inputs that are there.
@@ -145,10 +165,11 @@ impl Ready {
     fn stage<'c>(&self, e: &Emit<'c, '_>, inputs: &Inputs<'c>, row: Int<'c>) {
         let vector = |at: usize| u64::from(self.vectors[at]);
         let place = |at: usize, piece: Int<'c>| {
-            let column = e.times(piece, vector(at));
+            let element = e.times(piece, vector(at));
+            let column = if at == 0 { inputs.x_column(e, element) } else { element };
             (
                 self.columns[at].at(e, row, e.add(inputs.parts[at].2, column)),
-                e.plus(column, inputs.parts[at].0),
+                e.plus(element, inputs.parts[at].0),
             )
         };
         let copy = |at: usize, (from, to): (Ptr<'c>, Int<'c>)| {
@@ -195,7 +216,7 @@ pub(super) struct Work<'c> {
 impl<'c> Work<'c> {
     pub fn new(e: &Emit<'c, '_>, scan: Scan, cut: Cut, sequences: Sequences<'c>) -> Self {
         let shape = scan.shape;
-        let columns = cut.columns().next_multiple_of(4);
+        let columns = (cut.copies() * cut.columns()).next_multiple_of(4);
         let padded = cut.padded().next_multiple_of(4);
         let base = e.shared((columns + 2 * padded) as u32 * 4, 16);
         let partials = e.shared((cut.active() * u64::from(cut.vector)) as u32 * 4, 16);
@@ -212,10 +233,11 @@ impl<'c> Work<'c> {
         let inputs = Inputs {
             base,
             parts: [
-                (0, cut.columns(), x),
+                (0, cut.copies() * cut.columns(), x),
                 (columns, shape.state, first),
                 (columns + padded, shape.state, first),
             ],
+            columns: cut.columns(),
         };
         // Zeros for rows that only some threads count.
         if cut.padded() > shape.state {
@@ -351,7 +373,11 @@ impl<'c> Work<'c> {
             e.load_scalar(place, F32, Written::Now)
         });
         let [(_, _, _), (b, ..), (c, ..)] = self.inputs.parts;
-        let x = e.at(self.inputs.base, F32, e.times(self.across, vector.into()));
+        let x = match self.cut.copies() {
+            1 => self.across,
+            copies => e.rem(e.thread(), e.word((copies * self.cut.wide) as u32)),
+        };
+        let x = e.at(self.inputs.base, F32, e.times(x, vector.into()));
         let x = e.load(x, F32, (vector, vector), Written::Now);
         let added: Vec<_> = x.iter().map(|x| e.fmul(*x, step)).collect();
         // Threads without a place read a row that is there.

@@ -3,19 +3,22 @@
 //! With l_t the running sum of dt * A inside a chunk of rows,
 //!   y_t  = sum_{s <= t} (c_t . b_s) e^{l_t - l_s} dt_s x_s  +  e^{l_t} S c_t  +  d x_t
 //!   S'   = e^{l_last} S  +  sum_s e^{l_last - l_s} dt_s x_s b_s^T.
-//! The state stays in registers, in f32 and transposed: so the sums of one chunk's last product are, rounded, the right
-//! operands of the next one's first. The scores c_t . b_s are shared by the warps, decayed and rounded. A chunk has 64 rows
-//! from each sequence's first one on, whatever the op says: where chunks end is a matter of rounding alone.
+//! The state stays in registers, in f32 and transposed: so the sums of one chunk's last product are the right operands of
+//! the next one's first. The scores c_t . b_s are shared by the warps, with their decay, and d on the diagonal. x, b and c
+//! are bf16; what is computed from them enters products as a sum of two bf16, which leaves errors of f32's order. A chunk has
+//! 64 rows from each sequence's first one on, whatever the op says: where chunks end is a matter of rounding alone.
+
+mod products;
 
 use inkwell::IntPredicate;
 use nemo_ir::plan::{Extent, Geometry};
 use nemo_ir::types::{Dtype, Symbol};
 
 use super::heads::{Columns, Scan};
-use super::panel::{BLOCK, Corners, Order, PANEL, ROWS, Source};
+use super::panel::{BLOCK, Corners, PANEL, ROWS, Source};
 use super::sequences::{Sequence, Sequences};
 use crate::nvptx::{Any, Chain, Emit, Float, Int, Kernel, Link, Ptr, SharedBytes, Written, geometry};
-use crate::spec::{KernelSpec, Layout};
+use crate::spec::KernelSpec;
 use crate::target::Sm;
 
 const F32: Dtype = Dtype::F32;
@@ -34,6 +37,8 @@ pub(super) struct Tiling {
     /// Chunks in shared memory: the next one is copied while one is computed, or one CTA's copies pass while another
     /// computes.
     stages: u32,
+    /// Blocks of scores that take the place of a warp's panel of x, which is in registers by then.
+    overlaid: u32,
 }
 
 impl Tiling {
@@ -50,13 +55,20 @@ impl Tiling {
         if !whole(shape.state) || !whole(shape.head_dim) {
             return Ok(None);
         }
-        // Of a device with little shared memory, two CTAs share a multiprocessor.
+        let (state, warps) = ((shape.state / 16) as u32, (shape.head_dim / 16) as u32);
+        // A larger state leaves no registers for x.
+        let overlaid = if state <= 8 { ROWS / 16 } else { 0 };
         let (stages, most) = match sm {
             Sm::Sm86 => (1, 99 << 10),
             Sm::Sm90 => (2, 227 << 10),
         };
-        let tiling = Self { state: (shape.state / 16) as u32, warps: (shape.head_dim / 16) as u32, stages };
+        let tiling = Self { state, warps, stages, overlaid };
         Ok((tiling.shared().0 <= most).then_some(tiling))
+    }
+
+    /// CTAs whose registers shall fit a multiprocessor: as many as its shared memory takes, where that is little.
+    fn neighbours(&self, sm: Sm) -> u32 {
+        if sm == Sm::Sm86 && 2 * (self.shared().0 + 1024) <= 100 << 10 { 2 } else { 1 }
     }
 
     /// Bytes of a chunk's b, c and x.
@@ -64,10 +76,20 @@ impl Tiling {
         (2 * self.state + self.warps) * PANEL
     }
 
+    /// Blocks of scores of a warp, at most.
+    fn blocks(&self) -> u32 {
+        BLOCKS.div_ceil(self.warps)
+    }
+
+    /// Blocks of a warp, of both parts of its scores, that lie in a place of their own.
+    fn apart(&self) -> u32 {
+        (2 * self.blocks()).saturating_sub(self.overlaid)
+    }
+
     fn shared(&self) -> SharedBytes {
         SharedBytes::default()
             .and(self.stages * self.stage(), 128)
-            .and(BLOCKS * BLOCK, 128)
+            .and(self.warps * self.apart() * BLOCK, 128)
             .and(self.stages * 3 * LINE, 16)
     }
 }
@@ -86,6 +108,7 @@ pub(super) fn kernel(
     Ok(Kernel::new(geometry, move |e| {
         let chain = e.chain();
         let link = chain.links.last().ok_or("the chain is empty")?;
+        e.resident(tiling.neighbours(e.sm()));
         Work::new(e, scan, tiling, columns, Sequences::of(e, link)?).run(e);
         Ok(())
     }))
@@ -122,7 +145,7 @@ struct Chunk<'c> {
     rows: Int<'c>,
     b: Ptr<'c>,
     c: Ptr<'c>,
-    /// The warp's panel.
+    /// All panels.
     x: Ptr<'c>,
     /// l_t in units of log2, for each row.
     logs: Ptr<'c>,
@@ -144,7 +167,7 @@ impl<'c> Work<'c> {
         sequences: Sequences<'c>,
     ) -> Self {
         let stages = e.shared(tiling.stages * tiling.stage(), 128);
-        let scores = e.shared(BLOCKS * BLOCK, 128);
+        let scores = e.shared(tiling.warps * tiling.apart() * BLOCK, 128);
         let lines = e.shared(tiling.stages * 3 * LINE, 16);
         let (head, shape) = (e.cta(0), scan.shape);
         let group = e.times(e.div(head, e.word(shape.heads_per_group() as u32)), shape.state);
@@ -180,15 +203,22 @@ impl<'c> Work<'c> {
     fn run(&self, e: &Emit<'c, '_>) {
         let Sequence { start, end, .. } = self.sequence;
         let mut carried = self.load(e);
-        let raw = self.raw(e, start);
-        carried.extend(raw.map(Any::from));
+        // A large state leaves no registers for what the next chunk will need.
+        let spare = self.tiling.overlaid > 0;
+        let count = carried.len();
+        if spare {
+            carried.extend(self.raw(e, start).map(Any::from));
+        }
         let overlaps = self.tiling.stages > 1;
         if overlaps {
             e.when(e.cmp(IntPredicate::SLT, start, end), || self.copy(e, start));
         }
         let carried = e.fold((start, end, ROWS.into()), &carried, |first, carried| {
-            let (state, raw) = carried.split_at(carried.len() - 2);
-            let raw = [raw[0].into_float_value(), raw[1].into_float_value()];
+            let (state, raw) = carried.split_at(count);
+            let raw = match floats(raw)[..] {
+                [low, high] => [low, high],
+                _ => self.raw(e, first),
+            };
             if !overlaps {
                 self.copy(e, first);
             }
@@ -200,23 +230,24 @@ impl<'c> Work<'c> {
             if overlaps {
                 e.when(e.cmp(IntPredicate::SLT, next, end), || self.copy(e, next));
             }
-            let raw = self.raw(e, next);
+            let raw = spare.then(|| self.raw(e, next));
+            let held = spare.then(|| [0, 1, 2, 3].map(|block| self.x(e, &chunk, block)));
             self.decayed_scores(e, &chunk);
             e.barrier();
+            let x = |block: u32| match &held {
+                Some(held) => held[block as usize],
+                None => self.x(e, &chunk, block),
+            };
             let state: Vec<Sums<'c>> =
-                state.chunks(4).map(|sums| [0, 1, 2, 3].map(|at| sums[at].into_float_value())).collect();
-            for pair in 0..2 {
-                e.when(e.cmp(IntPredicate::SGT, chunk.rows, e.word(32 * pair)), || {
-                    self.outputs(e, &chunk, &state, pair);
-                });
-            }
-            let state = self.next_state(e, &chunk, state);
+                floats(state).chunks(4).map(|sums| [sums[0], sums[1], sums[2], sums[3]]).collect();
+            self.outputs(e, &chunk, &state, x);
+            let state = self.next_state(e, &chunk, state, x);
             if !overlaps {
                 e.barrier();
             }
-            state.into_iter().flatten().chain(raw).map(Any::from).collect()
+            state.into_iter().flatten().chain(raw.into_iter().flatten()).map(Any::from).collect()
         });
-        self.store(e, &carried[..carried.len() - 2]);
+        self.store(e, &carried[..count]);
     }
 
     /// Where a chunk's tiles and lines are.
@@ -225,13 +256,12 @@ impl<'c> Work<'c> {
         let b = e.offset(self.stages, e.times(stage, self.tiling.stage().into()));
         let logs = e.offset(self.lines, e.times(stage, (3 * LINE).into()));
         let panels = |count: u32| e.word(count * PANEL);
-        let x = e.add(panels(2 * self.tiling.state), e.times(e.warp(), PANEL.into()));
         Chunk {
             first,
             rows: e.min(e.sub(self.sequence.end, first), e.word(ROWS)),
             b,
             c: e.offset(b, panels(self.tiling.state)),
-            x: e.offset(b, x),
+            x: e.offset(b, panels(2 * self.tiling.state)),
             logs,
             steps: e.offset(logs, e.word(LINE)),
             weights: e.offset(logs, e.word(2 * LINE)),
@@ -293,160 +323,6 @@ impl<'c> Work<'c> {
         });
     }
 
-    /// Masked, decayed scores of the chunk, 16 x 16 by 16 x 16, shared by the warps.
-    fn decayed_scores(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>) {
-        // Outputs are computed for 32 rows at a time.
-        let short = e.cmp(IntPredicate::SLE, chunk.rows, e.word(32));
-        let blocks = e.select(short, e.word(3), e.word(BLOCKS));
-        e.step_by(e.warp(), blocks, self.tiling.warps.into(), |block| {
-            let past = |count: u32| {
-                let past = e.cmp(IntPredicate::SGE, block, e.word(count));
-                e.select(past, e.word(1), e.word(0))
-            };
-            let down = e.add(e.add(past(1), past(3)), past(6));
-            let before = e.shift_right(e.mul(down, e.plus(down, 1)), 1);
-            let across = e.sub(block, before);
-            let (t, s) = (e.times(down, 16), e.times(across, 16));
-            let c = e.offset(chunk.c, e.times(down, BLOCK.into()));
-            let b = e.offset(chunk.b, e.times(across, BLOCK.into()));
-            let mut sums = [[e.float(0.0); 4]; 2];
-            for panel in 0..self.tiling.state {
-                let panel = |base| e.offset(base, e.word(panel * PANEL));
-                let left = self.corners.load(e, panel(c), Order::Down, false);
-                let right = self.corners.load(e, panel(b), Order::Across, false);
-                self.multiply(e, &mut sums, left, right);
-            }
-            let scores = e.offset(self.scores, e.times(block, BLOCK.into()));
-            let logs = [0, 8].map(|down| {
-                e.load_scalar(e.at(chunk.logs, F32, e.plus(e.add(t, self.g), down)), F32, Written::Now)
-            });
-            for (unit, sums) in (0..).zip(&sums) {
-                let s = e.plus(e.add(s, self.pair), u64::from(unit) * 8);
-                let both = |line| e.load(e.at(line, F32, s), F32, (2, 2), Written::Now);
-                let (others, steps) = (both(chunk.logs), both(chunk.steps));
-                for half in 0..2 {
-                    let t = e.plus(e.add(t, self.g), 8 * half as u64);
-                    let [left, right] = [0, 1].map(|at| {
-                        let decay = e.exp2(e.fsub(logs[half], others[at]));
-                        let score = e.fmul(e.fmul(sums[2 * half + at], decay), steps[at]);
-                        let causal = e.cmp(IntPredicate::SLE, e.plus(s, at as u64), t);
-                        e.select(causal, score, e.float(0.0))
-                    });
-                    let place = self.corners.pair(e, scores, half as u32, unit);
-                    e.store_aligned(place, e.pack(left, right), 4);
-                }
-            }
-        });
-    }
-
-    /// `sums += left right`, of 16 x 16 each.
-    fn multiply(&self, e: &Emit<'c, '_>, sums: &mut [Sums<'c>; 2], left: [Int<'c>; 4], right: [Int<'c>; 4]) {
-        sums[0] = e.mma(left, [right[0], right[1]], sums[0]);
-        sums[1] = e.mma(left, [right[2], right[3]], sums[1]);
-    }
-
-    /// y of 32 rows.
-    fn outputs(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>, state: &[Sums<'c>], pair: u32) {
-        let tiles = [2 * pair, 2 * pair + 1];
-        let block = |base, block: u32| e.offset(base, e.word(block * BLOCK));
-        let mut sums = [[[e.float(0.0); 4]; 2]; 2];
-        for (panel, state) in (0..).zip(state.chunks(2)) {
-            let halves = |from: usize| state.iter().map(move |sums| e.pack(sums[from], sums[from + 1]));
-            let right: Vec<_> = halves(0).chain(halves(2)).collect();
-            let right = [right[0], right[1], right[2], right[3]];
-            for (tile, sums) in tiles.into_iter().zip(&mut sums) {
-                let c = e.offset(block(chunk.c, tile), e.word(panel * PANEL));
-                let left = self.corners.load(e, c, Order::Down, false);
-                self.multiply(e, sums, left, right);
-            }
-        }
-        for (tile, sums) in tiles.into_iter().zip(&mut sums) {
-            for half in 0..2 {
-                let row = e.plus(self.g, (16 * tile + 8 * half).into());
-                let factor = e.exp2(e.load_scalar(e.at(chunk.logs, F32, row), F32, Written::Now));
-                for sums in sums.iter_mut() {
-                    for sum in &mut sums[2 * half as usize..][..2] {
-                        *sum = e.fmul(*sum, factor);
-                    }
-                }
-            }
-        }
-        for across in 0..=tiles[1] {
-            let right = self.corners.load(e, block(chunk.x, across), Order::Down, true);
-            for (tile, sums) in tiles.into_iter().zip(&mut sums).filter(|(tile, _)| across <= *tile) {
-                let scores = block(self.scores, tile * (tile + 1) / 2 + across);
-                let left = self.corners.load(e, scores, Order::Down, false);
-                self.multiply(e, sums, left, right);
-            }
-        }
-        for (tile, sums) in tiles.into_iter().zip(&sums) {
-            for half in 0..2 {
-                let values = [0, 1].map(|unit| {
-                    let place = self.corners.pair(e, block(chunk.x, tile), half, unit as u32);
-                    let x = e.load_aligned(e.context.i32_type(), place, 4).into_int_value();
-                    let x = e.unpack(x);
-                    [0, 1].map(|at| e.fma(x[at], self.skip, sums[unit][2 * half as usize + at]))
-                });
-                self.put(e, chunk, e.plus(self.g, (16 * tile + 8 * half).into()), values);
-            }
-        }
-    }
-
-    /// Stores a lane's two pairs of y at a row of the chunk: of columns 2t and 8 + 2t on.
-    fn put(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>, row: Int<'c>, values: [[Float<'c>; 2]; 2]) {
-        let there = e.cmp(IntPredicate::SLT, row, chunk.rows);
-        let y = e.result();
-        let column = e.add(e.times(self.head, self.scan.shape.head_dim), e.times(e.warp(), 16));
-        let place = |column| e.at(e.row(y, e.add(chunk.first, row)), y.1.dtype(), column);
-        if y.1.dtype() == F32 || y.1.vector() < 4 {
-            e.when(there, || {
-                for (unit, values) in (0..).zip(&values) {
-                    let column = e.plus(e.add(column, self.pair), 8 * unit);
-                    e.store(place(column), y.1.dtype(), values, y.1.vector().min(2));
-                }
-            });
-            return;
-        }
-        // In bf16 a pair is half of what an access should have of a row: neighbours swap pairs, so that the even one has four
-        // columns of the left unit and the odd one four of the right.
-        let [left, right] = values.map(|pair| e.pack(pair[0], pair[1]));
-        let odd = e.cmp(IntPredicate::NE, e.and(e.lane(), e.word(1)), e.word(0));
-        let other = e.shuffle_xor_int(e.select(odd, left, right), 1);
-        let words = [e.select(odd, other, left), e.select(odd, right, other)];
-        let unit = e.select(odd, e.word(8), e.word(0));
-        let column = e.add(e.add(column, unit), e.and(self.pair, e.word(4)));
-        e.when(there, || e.store_words(place(column), &words, 8));
-    }
-
-    /// The state after a chunk.
-    fn next_state(&self, e: &Emit<'c, '_>, chunk: &Chunk<'c>, state: Vec<Sums<'c>>) -> Vec<Sums<'c>> {
-        let last = e.at(chunk.logs, F32, e.word(ROWS - 1));
-        let keep = e.exp2(e.load_scalar(last, F32, Written::Now));
-        let mut state: Vec<Sums<'c>> =
-            state.into_iter().map(|sums| sums.map(|sum| e.fmul(sum, keep))).collect();
-        for block in 0..ROWS / 16 {
-            let at = |base| e.offset(base, e.word(block * BLOCK));
-            let x = self.corners.load(e, at(chunk.x), Order::Across, true);
-            let weights = [0, 8].map(|half| {
-                let row = e.plus(self.pair, (16 * block + half).into());
-                e.load(e.at(chunk.weights, F32, row), F32, (2, 2), Written::Now)
-            });
-            let weighted = [0, 1, 2, 3].map(|at| {
-                let [low, high] = e.unpack(x[at]);
-                let weights = &weights[at / 2];
-                e.pack(e.fmul(low, weights[0]), e.fmul(high, weights[1]))
-            });
-            for (panel, state) in (0..).zip(state.chunks_exact_mut(2)) {
-                let b = e.offset(at(chunk.b), e.word(panel * PANEL));
-                let b = self.corners.load(e, b, Order::Down, true);
-                let [first, second] = state else { unreachable!("a panel is two halves") };
-                *first = e.mma(weighted, [b[0], b[1]], *first);
-                *second = e.mma(weighted, [b[2], b[3]], *second);
-            }
-        }
-        state
-    }
-
     /// The state's columns of this lane, transposed: of rows 8 i + 2t and 8 i + 2t + 1 for every i, those at g and g + 8.
     fn load(&self, e: &Emit<'c, '_>) -> Vec<Any<'c>> {
         let slot = self.sequences.slot_in(e, self.sequence);
@@ -497,4 +373,8 @@ fn running_sum<'c>(e: &Emit<'c, '_>, value: Float<'c>) -> Float<'c> {
         sum = e.fadd(sum, e.select(there, before, e.float(0.0)));
     }
     sum
+}
+
+fn floats<'c>(values: &[Any<'c>]) -> Vec<Float<'c>> {
+    values.iter().map(|value| value.into_float_value()).collect()
 }
