@@ -224,12 +224,6 @@ impl<'c, 'm> Emit<'c, 'm> {
         self.geometry.threads.div_ceil(32)
     }
 
-    /// At least so many CTAs shall fit on an SM at a time, as far as registers go.
-    pub fn resident(&self, ctas: u32) {
-        let minimum = self.context.create_string_attribute("nvvm.minctasm", &ctas.to_string());
-        self.function.add_attribute(AttributeLoc::Function, minimum);
-    }
-
     fn special(&self, register: &str) -> Int<'c> {
         self.intrinsic(register, &[], &[])
     }
