@@ -9,8 +9,14 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nemoc"));
+    command.current_dir(dir).args(args);
+    command
+}
+
 fn nemoc(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_nemoc")).current_dir(dir).args(args).output().expect("nemoc starts")
+    command(dir, args).output().expect("nemoc starts")
 }
 
 /// A directory with the tiny model in `tiny.toml`.
@@ -58,11 +64,12 @@ fn errors_are_one_sentence_and_exit_with_1() {
             vec!["compile", "empty", "--target", "host"],
             "directory `empty` is no checkpoint: it has no config.json",
         ),
-        (vec!["compile", "tiny.toml", "--target", "sm_90"], "target `sm_90` has no kernel generators"),
         (
-            vec!["compile", "tiny.toml", "--target", "x86-64-v3,sm_86"],
-            "target `sm_86` has no kernel generators",
+            vec!["compile", "tiny.toml", "--target", "sm_75"],
+            "there is no target `sm_75`; there are x86-64-v3",
         ),
+        (vec!["compile", "tiny.toml", "--target", "x86-64-v3,sm_999"], "there is no target `sm_999`"),
+        (tiny(&["--cubin"]), "--cubin is for GPU targets, and the targets are x86-64-v3"),
         (vec!["compile", "tiny.toml", "--target", "arm"], "there is no target `arm`; there are x86-64-v3"),
         (vec!["compile", "tiny.toml", "--target", "host,"], "--target names no target"),
         (vec!["compile", "", "--target", "host"], "MODEL is empty"),
@@ -73,14 +80,6 @@ fn errors_are_one_sentence_and_exit_with_1() {
         (tiny(&["--device", "nowhere"]), "there is no device `nowhere`"),
         (tiny(&["--device", "tiny.toml"]), "device file `tiny.toml`, line "),
         (tiny(&["--device", "a10g"]), "device `a10g` runs target sm_86, and the targets are x86-64-v3"),
-        (
-            vec!["compile", "tiny.toml", "--target", "sm_86", "--emit", "asm=emitted"],
-            "target `sm_86` has no kernel generators",
-        ),
-        (
-            vec!["compile", "tiny.toml", "--target", "sm_86", "--emit", "plan=emitted", "-o", "x.nemo"],
-            "target `sm_86` has no kernel generators",
-        ),
         (tiny(&["--max-seqs", "1000"]), "--max-seqs is 1000; it must be 1 to 256"),
         (tiny(&["--chunk", "0"]), "--chunk is 0; it must be 1 to 8192"),
         (tiny(&["--max-context", "512"]), "--max-context is 512; it must be 1 to 256, the context of `tiny`"),
@@ -108,8 +107,8 @@ fn wrong_usage_exits_with_2() {
     let cases: &[(&[&str], &str)] = &[
         (&["compile", "tiny.toml"], "--target"),
         (
-            &["compile", "tiny.toml", "--target", "host", "--emit", "ptx=x"],
-            "there is no stage `ptx`; there are graph",
+            &["compile", "tiny.toml", "--target", "host", "--emit", "sass=x"],
+            "there is no stage `sass`; there are graph, fused, plan, llvm, ptx, asm",
         ),
         (&["compile", "tiny.toml", "--target", "host", "--emit", "graph"], "expected STAGE[,STAGE]=DIR"),
         (&["compile", "tiny.toml", "--target", "host", "--activations", "f16"], "bf16, f32"),
@@ -167,16 +166,37 @@ fn compile_then_inspect() {
 }
 
 #[test]
-fn a_target_without_generators_is_fused_and_planned() {
+fn one_artifact_for_a_cpu_and_two_gpus() {
     let dir = scratch();
-    let args = ["compile", "tiny.toml", "--target", "sm_86,sm_90,x86-64-v3", "--emit", "fused,plan=t"];
+    let args =
+        ["compile", "tiny.toml", "--target", "sm_86,sm_90,x86-64-v3", "--emit", "fused,plan,ptx,asm=t"];
     let output = nemoc(dir.path(), &args);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let note = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(note, "wrote no artifact: target `sm_86` has no kernel generators in this version\n");
-    for file in ["fused/sm_86-decode-1-1.txt", "fused/sm_90-prefill-1-512.txt", "plan/sm_90.txt"] {
+    let note = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{note}");
+    assert!(note.contains("wrote tiny.nemo for sm_86, sm_90, x86-64-v3: "), "{note}");
+    for file in
+        ["fused/sm_86-decode-1-1.txt", "fused/sm_90-prefill-1-512.txt", "plan/sm_90.txt", "ptx/sm_90.ptx"]
+    {
         assert!(fs::metadata(dir.path().join("t").join(file)).unwrap().len() > 100, "{file}");
     }
+    // A CPU has no PTX, a GPU no assembly.
+    assert!(!dir.path().join("t/ptx/x86-64-v3.ptx").exists() && !dir.path().join("t/asm/sm_86.s").exists());
+    let ptx = fs::read_to_string(dir.path().join("t/ptx/sm_86.ptx")).unwrap();
+    assert!(ptx.contains(".version 7.1\n.target sm_86\n"));
+    assert_eq!(succeeds(dir.path(), &["inspect", "tiny.nemo", "kernels/sm_86.ptx"]), ptx);
+    let summary = succeeds(dir.path(), &["inspect", "tiny.nemo"]);
+    assert!(summary.contains("compute capability 8.6 or later, driver 525 or later (PTX 7.1)"), "{summary}");
+    assert!(summary.contains("compute capability 9.0 alone, driver 525 or later (PTX 8.0)"), "{summary}");
+}
+
+#[test]
+fn machine_code_needs_an_assembler() {
+    let dir = scratch();
+    let args = ["compile", "tiny.toml", "--target", "sm_86", "--cubin"];
+    let output = command(dir.path(), &args).env("PATH", "").output().expect("nemoc runs");
+    assert_eq!(output.status.code(), Some(1));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.starts_with("error: there is no `ptxas` on PATH, which --cubin needs"), "{message}");
     assert!(!dir.path().join("tiny.nemo").exists());
 }
 
@@ -233,7 +253,7 @@ fn tables_and_their_json() {
     assert_eq!(json[0]["kv_bytes_per_token"], 16384);
 
     let targets = succeeds(dir.path(), &["targets"]);
-    assert!(targets.contains("sm_86") && targets.contains("no kernel generators"), "{targets}");
+    assert!(targets.contains("sm_86") && targets.contains("compute capability 8.6 or later"), "{targets}");
     let json: Value = serde_json::from_str(&succeeds(dir.path(), &["targets", "--json"])).unwrap();
     let names: Vec<_> =
         json.as_array().unwrap().iter().map(|target| target["name"].as_str().unwrap()).collect();

@@ -1,13 +1,13 @@
 //! Tests that run generated GPU code in the simulator, on any machine.
 
+mod attention;
 mod golden;
 mod head;
-mod attention;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 mod norm;
-mod traffic;
 mod scan;
+mod traffic;
 
 use nemo_ir::plan::Phase;
 use nemo_kernels::target::Sm;

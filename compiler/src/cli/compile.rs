@@ -138,6 +138,10 @@ pub(super) fn run(args: &Args) -> Result<(), CliError> {
     let output = args.output.clone().unwrap_or_else(|| PathBuf::from(format!("{}.nemo", model.name)));
     check_writable(&output)?;
     let device = args.device.as_deref().map(Device::find).transpose()?;
+    if args.cubin && !targets.iter().any(|target| matches!(target, Target::Gpu(_))) {
+        let targets: Vec<_> = targets.iter().map(Target::to_string).collect();
+        return Err(CliError::CubinWithoutGpu(targets.join(", ")));
+    }
     let assembler = if args.cubin { Some(assemble::find()?) } else { None };
     let wants = |stage| args.emit.as_ref().is_some_and(|emit| emit.wants(stage));
     let options = CompileOptions {

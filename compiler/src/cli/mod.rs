@@ -89,6 +89,8 @@ enum CliError {
     EmptyModel,
     #[error("--target names no target; `host` is this machine")]
     EmptyTarget,
+    #[error("--cubin is for GPU targets, and the targets are {0}")]
+    CubinWithoutGpu(String),
     #[error("{option} is for a model, but `{}` is an artifact: its fusions are chosen", artifact.display())]
     ChosenAlready { option: &'static str, artifact: PathBuf },
     #[error("`{}` is neither an artifact nor a model file: it does not begin like a zip file and is not text", .0.display())]
