@@ -127,13 +127,7 @@ impl Group {
         (row, unit): (Int<'c>, Int<'c>),
         (part, column): (u64, Int<'c>),
     ) -> Vec<Float<'c>> {
-        let first = e.times(unit, self.parts() * STRIP);
-        let first = if self.parts() == 2 {
-            let place = e.xor(e.word(part as u32), e.and(unit, e.word(1)));
-            e.add(first, e.times(place, STRIP))
-        } else {
-            e.plus(first, part * STRIP)
-        };
+        let first = e.plus(e.times(unit, self.parts() * STRIP), part * STRIP);
         let product = self.products.get(part as usize).unwrap_or(&self.products[0]);
         let sums = tile.done.staged.load(e, row, e.add(first, column), self.vector());
         sums.into_iter().map(|sum| e.round(product.dtype, sum)).collect()

@@ -58,9 +58,6 @@ impl Group {
 }
 
 /// Blocks of equally many strips over all groups, those of the first group first.
-///
-/// Where units have two strips, those of every other unit of a block change places: so the same part of two neighbours lies
-/// in different banks of shared memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blocks {
     /// Strips of a block; some may belong to no column.
@@ -210,7 +207,6 @@ impl Blocks {
         // A block of another group, or one past the end, would ask for units that are not there.
         let unit = e.max(e.min(unit, last), none);
         let part = e.rem(index, e.word(parts as u32));
-        let part = if parts == 2 { e.xor(part, e.and(within, e.word(1))) } else { part };
         let strip = e.word(STRIP as u32);
         let (product, row, left) = match (&group.sink, group.span()) {
             (_, Some(Span { head_dim, piece })) => {
