@@ -130,6 +130,9 @@ pub enum Sm {
 }
 
 impl Sm {
+    /// Every one.
+    pub const ALL: [Self; 2] = [Self::Sm86, Self::Sm90];
+
     /// The name that NVIDIA gives it.
     pub const fn name(self) -> &'static str {
         match self {

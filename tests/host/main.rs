@@ -4,9 +4,12 @@ mod commands;
 mod drawn;
 mod forms;
 mod golden;
+#[path = "../kernels/mod.rs"]
 mod kernels;
+mod stack;
 
 use nemo_kernels::target::HostTarget;
+use nemo_tests::kernel::Backend;
 
 /// The targets that code can be run for here.
 fn targets() -> Vec<HostTarget> {
@@ -21,4 +24,14 @@ fn targets() -> Vec<HostTarget> {
         targets.push(host);
     }
     targets
+}
+
+/// What kernels are tested on here.
+fn backends() -> Vec<Backend> {
+    targets().into_iter().map(Backend::Host).collect()
+}
+
+/// Those of them that run steps of all sizes by one kernel.
+fn steady_backends() -> Vec<Backend> {
+    backends()
 }

@@ -1,20 +1,25 @@
-//! Runs one op as generated host code and through the interpreter, on the same tensors. A fused op also
+//! Runs one op as generated code and through the interpreter, on the same tensors. On a CPU a fused op also
 //! runs as the chain of kernels that it replaces, and must give the same bits.
 
+use std::cell::Ref;
 use std::collections::BTreeMap;
+use std::fmt;
 
 use half::bf16;
 use nemo_ir::graph::{Block, BlockBuilder, Node};
 use nemo_ir::interp::{Data, Numerics, Step, Tensor, run_block};
 use nemo_ir::ops::{Attrs, OperandKind};
+use nemo_ir::plan::Phase;
 use nemo_ir::rope::RopeTable;
 use nemo_ir::step::StepInput;
 use nemo_ir::types::{Dim, Dtype, Symbol, Type};
 use nemo_kernels::spec::{KernelSpec, Layout};
-use nemo_kernels::target::HostTarget;
+use nemo_kernels::target::{HostTarget, Sm};
+use ptx_sim::Counts;
 
 use crate::chain::Chain;
 use crate::native::{Buffer, Kernels};
+use crate::sim::SimKernel;
 
 /// An operand of the op under test, step inputs aside.
 #[derive(Debug, Clone)]
@@ -85,11 +90,40 @@ pub struct Answers {
     pub dtype: Dtype,
 }
 
+/// What runs kernels in tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backend {
+    /// This machine's CPU.
+    Host(HostTarget),
+    /// A GPU in the simulator: the kernels of decode programs where a step fits them, or those of prefill programs alone.
+    Sim(Sm, Phase),
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(target) => write!(f, "{target}"),
+            Self::Sim(sm, phase) => write!(f, "{}, {}", sm.name(), phase.name()),
+        }
+    }
+}
+
+impl From<HostTarget> for Backend {
+    fn from(target: HostTarget) -> Self {
+        Self::Host(target)
+    }
+}
+
+enum Kernel {
+    Host(Kernels),
+    Sim(Box<SimKernel>),
+}
+
 /// A compiled case with the state of all sides.
 pub struct Machine {
     case: Case,
     block: Block,
-    kernels: Kernels,
+    kernel: Kernel,
     chain: Option<Chain>,
     spec: KernelSpec,
     in_place: Option<(usize, usize)>,
@@ -100,11 +134,17 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Compiles a case for a target.
-    pub fn new(target: &HostTarget, case: Case) -> Self {
+    /// Compiles a case for what shall run it.
+    pub fn new(backend: &Backend, case: Case) -> Self {
         let block = build(&case);
         let spec = spec_of(&block, &case);
-        let kernels = Kernels::compile(target, &[("kernel".to_owned(), spec.clone())]);
+        let (kernel, chain) = match backend {
+            Backend::Host(target) => (
+                Kernel::Host(Kernels::compile(target, &[("kernel".to_owned(), spec.clone())])),
+                Chain::compile(target, &spec),
+            ),
+            Backend::Sim(sm, phase) => (Kernel::Sim(Box::new(SimKernel::new(*sm, *phase, &spec))), None),
+        };
         let mut kernel_states = BTreeMap::new();
         let mut reference_states = BTreeMap::new();
         for (index, given) in case.operands.iter().enumerate() {
@@ -116,8 +156,8 @@ impl Machine {
         Self {
             case,
             block,
-            kernels,
-            chain: Chain::compile(target, &spec),
+            kernel,
+            chain,
             spec,
             in_place: None,
             chain_states: kernel_states.clone(),
@@ -139,7 +179,15 @@ impl Machine {
         self.in_place = Some((operand, result));
     }
 
-    /// Runs one step on all sides with the kernel's work shared by `threads`.
+    /// What the last step cost in the simulator; `None` on a CPU.
+    pub fn counts(&self) -> Option<Ref<'_, Counts>> {
+        match &self.kernel {
+            Kernel::Host(_) => None,
+            Kernel::Sim(kernel) => Some(kernel.counts()),
+        }
+    }
+
+    /// Runs one step on all sides, on a CPU with the kernel's work shared by `threads`.
     ///
     /// # Panics
     /// When a fused op's kernel gives other bits than its chain.
@@ -196,7 +244,10 @@ impl Machine {
                 buffers.push(Buffer::poisoned(&result.ty, step.dims()));
             }
         }
-        self.kernels.call("kernel", &mut buffers, &args, step.dims(), threads);
+        match &self.kernel {
+            Kernel::Host(kernels) => kernels.call("kernel", &mut buffers, &args, step.dims(), threads),
+            Kernel::Sim(kernel) => kernel.call(&mut buffers, &args, step.dims()),
+        }
         for (index, bytes) in &mut self.kernel_states {
             *bytes = buffers[*index].bytes().to_vec();
         }

@@ -13,6 +13,7 @@ pub(crate) struct Buffer {
     room: Vec<u8>,
     at: usize,
     len: usize,
+    written: bool,
 }
 
 impl Buffer {
@@ -22,12 +23,22 @@ impl Buffer {
         let barely = |at: &usize| (room.as_ptr() as usize + at) % (2 * element) == element;
         let at = (0..64).find(barely).expect("some byte of any sixteen is such a place");
         room[at..at + bytes.len()].copy_from_slice(bytes);
-        Self { room, at, len: bytes.len() }
+        Self { room, at, len: bytes.len(), written: true }
     }
 
     /// Room for a tensor. An element that the kernel forgets is a NaN.
     pub(crate) fn poisoned(ty: &Type, dims: StepDims) -> Self {
-        Self::new(&vec![0xFF; ty.bytes(|symbol| extent(dims, symbol)) as usize])
+        let buffer = Self::new(&vec![0xFF; ty.bytes(|symbol| extent(dims, symbol)) as usize]);
+        Self { written: false, ..buffer }
+    }
+
+    /// Whether it holds something before the kernel runs.
+    pub(crate) fn is_written(&self) -> bool {
+        self.written
+    }
+
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.room[self.at..][..self.len]
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {

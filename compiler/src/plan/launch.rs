@@ -49,8 +49,8 @@ pub(super) fn launches(
                 result_layouts.push(places.layout(value));
             }
         }
-        let spec =
-            KernelSpec { op, attrs: attrs.clone(), operands: operand_layouts, results: result_layouts };
+        let (attrs, operands, results) = (attrs.clone(), operand_layouts, result_layouts);
+        let spec = KernelSpec { op, attrs, operands, results, steps: None };
         list.push(Launch { kernel: kernels.intern(spec), op: op.name.to_owned(), args });
     }
     Ok(plan::Block { name: block.name.clone(), launches: list })

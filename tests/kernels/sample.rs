@@ -3,7 +3,7 @@ use nemo_ir::types::{Dtype, Symbol};
 use nemo_tests::kernel::{Case, Given, Machine};
 use nemo_tests::random::Random;
 
-use super::targets;
+use super::backends;
 
 /// Sampling from all logits, and by the maxima of tiles of them: both give the same tokens.
 fn cases(logits: &Tensor) -> [Case; 2] {
@@ -48,7 +48,7 @@ fn greedy_forced_and_rows_without_logits() {
         // A tie: the lowest id wins.
         data[2] = 9.0;
         data[4] = 9.0;
-        for target in targets() {
+        for target in backends() {
             for (threads, case) in [1, 3].into_iter().zip(cases(&logits)) {
                 let answers = Machine::new(&target, case).run(&step, threads);
                 assert_eq!(answers.kernel, answers.reference, "vocab {vocab} on {target}");
@@ -71,7 +71,7 @@ fn draws_agree_with_the_reference() {
         (1.0, 0, 0.0, 0.0),
     ];
     for vocab in [7, 64, 250] {
-        for target in targets() {
+        for target in backends() {
             let (mut agree, mut total) = (0, 0);
             let mut distinct = std::collections::BTreeSet::new();
             for round in 0..6 {
@@ -103,7 +103,7 @@ fn a_row_with_nan_gives_no_token() {
         let mut logits = Random::new(52).tensor(&[2, vocab], -1.0, 1.0);
         logits.as_real_mut().unwrap()[vocab - 1] = f64::NAN;
         let step = Step::of(&[sequence(0.0, 0, 1.0, 0.0, 1), sequence(1.0, 0, 1.0, 0.0, 1)]);
-        for target in targets() {
+        for target in backends() {
             for case in cases(&logits) {
                 let answers = Machine::new(&target, case).run(&step, 2);
                 assert_eq!(answers.kernel, answers.reference, "vocab {vocab} on {target}");
@@ -117,7 +117,7 @@ fn a_row_with_nan_gives_no_token() {
 fn a_row_without_a_finite_logit_gives_no_token_of_the_vocabulary() {
     let logits = Tensor::real([1, 40], vec![f64::NEG_INFINITY; 40]);
     let step = Step::of(&[sequence(0.0, 0, 1.0, 0.0, 1)]);
-    for target in targets() {
+    for target in backends() {
         for case in cases(&logits) {
             let answers = Machine::new(&target, case).run(&step, 1);
             assert!(!(0.0..40.0).contains(&answers.kernel[0]), "{} on {target}", answers.kernel[0]);
@@ -130,7 +130,7 @@ fn maxima_of_tiles() {
     for (width, tile) in [(5, 8), (32, 8), (37, 16), (130, 1)] {
         let mut x = Random::new(53).tensor(&[3, width], -5.0, 5.0);
         x.as_real_mut().unwrap()[width + 1] = f64::NAN;
-        for target in targets() {
+        for target in backends() {
             let case = Case {
                 op: "tile_max",
                 attrs: vec![(tile as u64).into()],

@@ -4,7 +4,7 @@ use nemo_ir::types::{Dtype, Symbol};
 use nemo_tests::kernel::{Case, Given, Machine};
 use nemo_tests::random::Random;
 
-use super::{assert_close, check, targets};
+use super::{assert_close, backends, check, steady_backends};
 
 fn sequence(tokens: usize, context: i32, pages: &[i32]) -> Sequence {
     Sequence { tokens: vec![0; tokens], context, pages: pages.to_vec(), ..Sequence::default() }
@@ -32,7 +32,7 @@ fn keys_and_values_go_to_their_pages() {
     // A page boundary inside a sequence, and a sequence without a page.
     let step = Step::of(&[sequence(10, 60, &[3, 1]), sequence(2, 0, &[-1]), sequence(1, 5, &[0])]);
     for dtype in [Dtype::Bf16, Dtype::F32] {
-        for target in targets() {
+        for target in backends() {
             let mut random = Random::new(41);
             let operands = vec![
                 Given::rows(random.tensor(&[13, 2 * 24], -1.0, 1.0), dtype, Symbol::T),
@@ -88,7 +88,7 @@ fn attention_over_pages() {
 #[test]
 fn a_padded_row_is_harmless() {
     let step = Step::of(&[sequence(1, 0, &[-1]), sequence(1, 63, &[2])]);
-    for target in targets() {
+    for target in backends() {
         let answers = Machine::new(&target, attention((4, 2, 32, 0), 2, Dtype::F32)).run(&step, 1);
         assert!(answers.kernel.iter().all(|x| x.is_finite()));
         assert_close(&answers, Dtype::F32, &format!("padded on {target}"));
@@ -99,7 +99,7 @@ fn a_padded_row_is_harmless() {
 fn a_rows_bits_do_not_depend_on_its_neighbours() {
     let both = Step::of(&[sequence(2, 70, &[4, 0]), sequence(1, 100, &[3, 1])]);
     let alone = Step::of(&[sequence(1, 100, &[3, 1])]);
-    for target in targets() {
+    for target in steady_backends() {
         let case = || attention((4, 2, 32, 0), 3, Dtype::Bf16);
         let together = Machine::new(&target, case()).run(&both, 2).kernel;
         let Given::Tensor { tensor, .. } = &case().operands[0] else { unreachable!("q") };

@@ -1,4 +1,4 @@
-//! Every host kernel against the interpreter, on every target that this CPU runs.
+//! What every kernel must do, whatever runs it: the tests of the CPU include these, and those of the simulated GPUs.
 
 mod attention;
 mod elementwise;
@@ -10,9 +10,9 @@ mod scan;
 
 use nemo_ir::interp::{Sequence, Step};
 use nemo_ir::types::Dtype;
-use nemo_tests::kernel::{Answers, Case, Machine};
+use nemo_tests::kernel::{Answers, Backend, Case, Machine};
 
-use super::targets;
+use super::{backends, steady_backends};
 
 /// A step of one sequence with this many rows and no state.
 fn rows(count: usize) -> Step {
@@ -39,11 +39,12 @@ fn assert_close(answers: &Answers, dtype: Dtype, what: &str) {
     }
 }
 
-/// Runs a case once on every target and several thread counts; all thread counts give the same bits.
+/// Runs a case once on every backend, on CPUs with several thread counts; all thread counts give the same bits.
 fn check(case: impl Fn() -> Case, step: &Step, dtype: Dtype, what: &str) {
-    for target in targets() {
+    for target in backends() {
         let mut bits = None;
-        for threads in [1, 2, 5] {
+        let threads: &[u32] = if matches!(target, Backend::Host(_)) { &[1, 2, 5] } else { &[1] };
+        for &threads in threads {
             let answers = Machine::new(&target, case()).run(step, threads);
             let what = format!("{what} on {target}, {threads} threads");
             assert_close(&answers, dtype, &what);

@@ -2,7 +2,7 @@ use nemo_ir::types::{Dtype, Symbol};
 use nemo_tests::kernel::{Case, Given, Machine};
 use nemo_tests::random::Random;
 
-use super::{assert_close, check, rows, targets};
+use super::{assert_close, backends, check, rows, steady_backends};
 
 fn case(seed: u64, (rows, n, k): (usize, usize, usize), x: Dtype, w: Dtype, y: Dtype) -> Case {
     let mut random = Random::new(seed);
@@ -44,7 +44,7 @@ fn rows_that_fall_into_the_same_sets() {
 
 #[test]
 fn a_rows_bits_do_not_depend_on_its_neighbours() {
-    for target in targets() {
+    for target in steady_backends() {
         for (x, w) in [(BF16, BF16), (F32, BF16)] {
             let (k, n) = (130, 19);
             let mut together = Machine::new(&target, case(3, (11, n, k), x, w, F32));
@@ -69,7 +69,7 @@ fn rows_of_a_wider_tensor() {
     let mut case = case(4, (4, 6, 40), BF16, BF16, BF16);
     let Given::Tensor { tensor, .. } = case.operands[0].clone() else { unreachable!("x") };
     case.operands[0] = Given::view(tensor, BF16, Symbol::T, 97);
-    for target in targets() {
+    for target in backends() {
         let case = Case { op: case.op, attrs: case.attrs.clone(), operands: case.operands.clone() };
         let answers = Machine::new(&target, case).run(&rows(4), 2);
         assert_close(&answers, BF16, "view");
