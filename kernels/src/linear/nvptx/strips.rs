@@ -199,14 +199,15 @@ impl Blocks {
         (group, which): (&Group, usize),
         (block, index): (Int<'c>, Int<'c>),
     ) -> Strip<'c> {
-        let parts = group.parts();
-        let within = e.div(index, e.word(parts as u32));
-        let unit = e.add(self.first_unit(e, which, block), within);
+        // The first parts of all units come first: threads that take the same part of neighbouring units take neighbouring
+        // strips then.
+        let units = e.word(self.units(which) as u32);
+        let unit = e.add(self.first_unit(e, which, block), e.rem(index, units));
         let last = e.word(group.units() as u32 - 1);
         let none = e.word(0);
         // A block of another group, or one past the end, would ask for units that are not there.
         let unit = e.max(e.min(unit, last), none);
-        let part = e.rem(index, e.word(parts as u32));
+        let part = e.min(e.div(index, units), e.word(group.parts() as u32 - 1));
         let strip = e.word(STRIP as u32);
         let (product, row, left) = match (&group.sink, group.span()) {
             (_, Some(Span { head_dim, piece })) => {
