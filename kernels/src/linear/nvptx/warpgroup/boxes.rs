@@ -41,7 +41,7 @@ impl Boxes {
         if units * parts != blocks.strips {
             return Err(format!("{} strips are no whole units of {parts}", blocks.strips));
         }
-        let place = |unit: u64, part: u64| (unit * parts + part) as u32;
+        let place = |unit: u64, part: u64| (part * units + unit) as u32;
         let (products, places, (rows, every)): (_, Vec<u32>, _) = match (&group.sink, group.span()) {
             (_, Some(span)) => {
                 let pieces = span.piece / STRIP;
