@@ -8,6 +8,7 @@ mod kernels;
 mod norm;
 mod scan;
 mod traffic;
+mod tiles;
 
 use nemo_ir::plan::Phase;
 use nemo_kernels::target::Sm;

@@ -14,7 +14,8 @@ const F32: Dtype = Dtype::F32;
 /// four bf16 a lane still fill sectors.
 const MOST: u32 = 4;
 
-/// A tile of sums, f32, a row of the tile for each row of x: column c of strip s of the block is column 16 s + c.
+/// A tile of sums, f32, a row of the tile for each row of x: column c of strip s of the block, as [`Blocks::strip`] counts
+/// them, is column 16 s + c.
 ///
 /// The sum of an element may lie in several parts, which are added in order. Rows begin at multiples of 16 bytes. A warp that
 /// writes a column a lane and a row for each t = lane % 4 (`mma` with weights as its first operand) meets no bank twice
@@ -127,32 +128,30 @@ impl Group {
         (row, unit): (Int<'c>, Int<'c>),
         (part, column): (u64, Int<'c>),
     ) -> Vec<Float<'c>> {
-        let first = e.times(unit, self.parts() * STRIP);
-        let first = if self.parts() == 2 {
-            let place = e.xor(e.word(part as u32), e.and(unit, e.word(1)));
-            e.add(first, e.times(place, STRIP))
-        } else {
-            e.plus(first, part * STRIP)
-        };
+        let first = e.times(e.plus(unit, part * tile.units), STRIP);
         let product = self.products.get(part as usize).unwrap_or(&self.products[0]);
         let sums = tile.done.staged.load(e, row, e.add(first, column), self.vector());
         sums.into_iter().map(|sum| e.round(product.dtype, sum)).collect()
     }
 
-    /// Runs `body` for each row of the tile and each piece of a strip: with the row of x, the row of the tile, the unit of
-    /// all and of the tile, and the first column in the strip.
+    /// Runs `body` for each row of the tile and each piece of a strip.
     pub fn each_piece<'c>(&self, e: &Emit<'c, '_>, tile: Tile<'c>, body: impl FnOnce(Piece<'c>)) {
         let vector = u64::from(self.vector());
         let per_strip = STRIP / vector;
         let per_row = tile.units * per_strip;
         let (first, rows) = tile.done.rows;
-        e.each_strided(e.times(rows, per_row), |item| {
-            let row = e.div(item, e.word(per_row as u32));
+        // The rows of one strip: eight lanes take two of them at once, which lie in different banks when they are four apart.
+        let narrow = per_row == STRIP / u64::from(MOST);
+        let lines = if narrow { e.and(e.plus(rows, 7), e.word(!7)) } else { rows };
+        e.each_strided(e.times(lines, per_row), |item| {
+            let line = e.div(item, e.word(per_row as u32));
             let place = e.rem(item, e.word(per_row as u32));
+            let row = if narrow { swapped(e, line) } else { line };
             let unit = e.div(place, e.word(per_strip as u32));
             let column = e.times(e.rem(place, e.word(per_strip as u32)), vector);
             let of_all = e.add(tile.unit, unit);
             let there = e.cmp(IntPredicate::SLT, of_all, e.word(self.units() as u32));
+            let there = if narrow { e.and(there, e.cmp(IntPredicate::SLT, row, rows)) } else { there };
             e.when(there, || body(Piece { x_row: e.add(first, row), row, of_all, unit, column }));
         });
     }
@@ -186,7 +185,9 @@ impl Group {
                 let own = e.times(e.lane(), vector.into());
                 let lowest = [e.float(f64::NEG_INFINITY).into()];
                 let found = e.fold((own, end, u64::from(32 * vector)), &lowest, |column, largest| {
-                    let values = self.products(e, tile, (row, unit), (0, column));
+                    let strip = e.times(e.shift_right(column, STRIP.trailing_zeros().into()), units);
+                    let inside = e.and(column, e.word(STRIP as u32 - 1));
+                    let values = self.products(e, tile, (row, e.add(strip, unit)), (0, inside));
                     let place = to.at(e, x_row, e.add(start, column));
                     e.store(place, to.dtype(), &values, vector);
                     let largest = largest[0].into_float_value();
@@ -201,14 +202,24 @@ impl Group {
     }
 }
 
-/// The place of a piece of a strip; see [`Group::each_piece`].
+/// The place of a piece of a strip, i32 each.
 #[derive(Clone, Copy)]
 pub(super) struct Piece<'c> {
+    /// The row of x, and of the tile.
     pub x_row: Int<'c>,
     pub row: Int<'c>,
+    /// The unit among all, and in the tile.
     pub of_all: Int<'c>,
     pub unit: Int<'c>,
+    /// The first column in the strip.
     pub column: Int<'c>,
+}
+
+/// A number with its bits 0 and 2 in each other's place.
+fn swapped<'c>(e: &Emit<'c, '_>, number: Int<'c>) -> Int<'c> {
+    let up = e.shift_left(e.and(number, e.word(1)), e.word(2));
+    let down = e.and(e.shift_right(number, 2), e.word(1));
+    e.or(e.and(number, e.word(!5)), e.or(up, down))
 }
 
 /// The larger of two, NaN where one is.

@@ -39,7 +39,7 @@ pub(super) struct Staging {
 pub(super) struct Space {
     /// Bytes of rows or scales; 0 where there are none.
     bytes: u32,
-    /// Bytes for sums over the CTA; 0 where there are none.
+    /// Bytes for sums over the CTA, or scales that wait for their rows; 0 where there are none.
     sums: u32,
 }
 
@@ -94,7 +94,9 @@ impl Staging {
             Place::Shared { stride } => self.rows * stride * plan.x.dtype().bytes(),
             Place::Scaled => self.rows * groups * 4,
         };
-        let sums = if plan.x.norm.is_some() { 128 } else { 0 };
+        // One for each warp, or for each group of each row.
+        let sums = if plan.x.norm.is_some() { (self.rows * groups * 4).max(128) } else { 0 };
+        let sums = sums as u32;
         Space { bytes: bytes as u32, sums }
     }
 
@@ -155,7 +157,8 @@ impl<'c> Source<'c> {
     pub fn line(&self, e: &Emit<'c, '_>, plan: &Plan, row: Int<'c>) -> Line<'c> {
         let (_, count) = self.rows;
         let inside = e.cmp(IntPredicate::SLT, row, count);
-        let own = e.select(inside, row, e.word(0));
+        // All that are not there are the last one, so that lanes which read them meet in the same words.
+        let own = e.min(row, e.sub(count, e.word(1)));
         match (self.place, self.space) {
             (Place::Shared { stride }, Some(space)) => {
                 let base = e.at(space, plan.x.dtype(), e.times(own, stride));
@@ -239,7 +242,8 @@ impl<'c> Source<'c> {
             let Some((norm, scales)) = plan.x.norm.as_ref().zip(line.scales) else { return values };
             let group = e.div(k, e.word(norm.group as u32));
             let scale = e.load_scalar(e.at(scales, F32, group), F32, Written::Now);
-            norm.scaled(e, &values, (scale, k)).into_iter().map(|value| e.round(dtype, value)).collect()
+            let weights = norm.weights(e, k, count);
+            scaled(e, &values, scale, &weights).into_iter().map(|value| e.round(dtype, value)).collect()
         };
         let zeros = || vec![e.float(0.0).into(); count as usize];
         let chosen = e.choose(there, || values().into_iter().map(Any::from).collect(), zeros);
@@ -270,19 +274,22 @@ fn raw<'c>(
 }
 
 impl Norm {
-    fn scaled<'c>(
-        &self,
-        e: &Emit<'c, '_>,
-        values: &[Float<'c>],
-        (scale, column): (Float<'c>, Int<'c>),
-    ) -> Vec<Float<'c>> {
-        let count = values.len() as u32;
+    /// Its weights for some columns.
+    fn weights<'c>(&self, e: &Emit<'c, '_>, column: Int<'c>, count: u32) -> Vec<Float<'c>> {
         let place = if self.shared { e.rem(column, e.word(self.group as u32)) } else { column };
         let most = self.weight.layout.vector().min(count);
-        let place = e.at(e.arg(self.weight.arg), F32, place);
-        let weights = e.load(place, F32, (count, most), Written::Before);
-        values.iter().zip(weights).map(|(value, weight)| e.fmul(e.fmul(*value, scale), weight)).collect()
+        e.load(e.at(e.arg(self.weight.arg), F32, place), F32, (count, most), Written::Before)
     }
+}
+
+/// Values with their scale and the norm's weights.
+fn scaled<'c>(
+    e: &Emit<'c, '_>,
+    values: &[Float<'c>],
+    scale: Float<'c>,
+    weights: &[Float<'c>],
+) -> Vec<Float<'c>> {
+    values.iter().zip(weights).map(|(value, weight)| e.fmul(e.fmul(*value, scale), *weight)).collect()
 }
 
 /// Puts stored rows into shared memory.
@@ -331,39 +338,109 @@ impl<'c> Filler<'c, '_> {
         if rows * groups * 2 < warps {
             let team = Team { index: e.thread(), size: u64::from(e.threads()), sums: Some(sums) };
             e.each(e.word(0), items, |item| self.group(e, team, (item, groups)));
-        } else {
-            let team = Team { index: e.lane(), size: 32, sums: None };
+            return;
+        }
+        let team = Team { index: e.lane(), size: 32, sums: None };
+        let Place::Shared { stride } = self.source.place else {
             e.step_by(e.warp(), items, warps, |item| self.group(e, team, (item, groups)));
+            return;
+        };
+        // First the scales of all rows, then columns: a thread reads the norm's weight once for all rows.
+        e.step_by(e.warp(), items, warps, |item| self.square(e, team, (item, groups), (stride, sums)));
+        e.barrier();
+        self.columns(e, rows, (groups, stride), sums);
+    }
+
+    /// Whether elements lie in shared memory as they are stored, until they are scaled.
+    fn keeps(&self) -> bool {
+        self.norm.gate.is_none() && self.plan.x.x.dtype() == self.norm.dtype
+    }
+
+    /// What a row gives to the norm, from a column on.
+    fn raw(&self, e: &Emit<'c, '_>, line: &Line<'c>, (column, count): (Int<'c>, u32)) -> Vec<Float<'c>> {
+        let values = raw(e, self.plan, line, (column, count));
+        match line.there {
+            None => values,
+            Some(there) => values.into_iter().map(|value| e.select(there, value, e.float(0.0))).collect(),
         }
     }
 
+    fn scale(&self, e: &Emit<'c, '_>, team: Team<'c>, sum: Float<'c>) -> Float<'c> {
+        let sum = match team.sums {
+            Some(space) => e.cta_sum(sum, space),
+            None => e.warp_sum(sum),
+        };
+        let mean = e.fmul(sum, e.float(1.0 / self.norm.group as f64));
+        e.rsqrt(e.fadd(mean, e.float(self.norm.eps)))
+    }
+
+    /// The scale of a group of a row, whose elements stay in shared memory where they can.
+    fn square(
+        &self,
+        e: &Emit<'c, '_>,
+        team: Team<'c>,
+        (item, groups): (Int<'c>, u64),
+        (stride, scales): (u64, Ptr<'c>),
+    ) {
+        let row = e.div(item, e.word(groups as u32));
+        let first = e.times(e.rem(item, e.word(groups as u32)), self.norm.group);
+        let line = self.source.stored(e, self.plan, row);
+        let vector = self.plan.x.vector(PIECE, self.plan.k);
+        let walk = Walk { team, width: self.norm.group, vector };
+        let load = |at: Int<'c>| self.raw(e, &line, (e.add(first, at), vector));
+        let dtype = self.norm.dtype;
+        let target = e.at(self.space, dtype, e.add(e.times(row, stride), first));
+        let sum = walk.fold(e, load, e.float(0.0), |sum, at, values| {
+            if self.keeps() {
+                e.store(e.at(target, dtype, at), dtype, values, vector);
+            }
+            squares(e, sum, values)
+        });
+        let scale = self.scale(e, team, sum);
+        let leader = e.cmp(IntPredicate::EQ, team.index, e.word(0));
+        e.when(leader, || e.store(e.at(scales, F32, item), F32, &[scale], 1));
+    }
+
+    /// Scales columns of all rows.
+    fn columns(&self, e: &Emit<'c, '_>, rows: u64, (groups, stride): (u64, u64), scales: Ptr<'c>) {
+        let vector = self.plan.x.vector(PIECE, self.plan.k);
+        let dtype = self.norm.dtype;
+        e.each_strided(e.word((self.plan.k / u64::from(vector)) as u32), |index| {
+            let column = e.times(index, vector.into());
+            let weights = self.norm.weights(e, column, vector);
+            let group = e.div(column, e.word(self.norm.group as u32));
+            for row in 0..rows {
+                let row = e.word(row as u32);
+                e.when(e.cmp(IntPredicate::SLT, row, self.source.rows.1), || {
+                    let place = e.at(self.space, dtype, e.add(e.times(row, stride), column));
+                    let values = if self.keeps() {
+                        e.load(place, dtype, (vector, vector), Written::Now)
+                    } else {
+                        let line = self.source.stored(e, self.plan, row);
+                        self.raw(e, &line, (column, vector))
+                    };
+                    let scale = e.at(scales, F32, e.add(e.times(row, groups), group));
+                    let scale = e.load_scalar(scale, F32, Written::Now);
+                    e.store(place, dtype, &scaled(e, &values, scale, &weights), vector);
+                });
+            }
+        });
+    }
+
+    /// A group of a row, by one team: it is scaled where it goes to shared memory, or its scale goes there.
     fn group(&self, e: &Emit<'c, '_>, team: Team<'c>, (item, groups): (Int<'c>, u64)) {
         let row = e.div(item, e.word(groups as u32));
         let first = e.times(e.rem(item, e.word(groups as u32)), self.norm.group);
         let line = self.source.stored(e, self.plan, row);
         let vector = self.plan.x.vector(PIECE, self.plan.k);
         let walk = Walk { team, width: self.norm.group, vector };
-        let load = |at: Int<'c>| {
-            let values = raw(e, self.plan, &line, (e.add(first, at), vector));
-            match line.there {
-                None => values,
-                Some(there) => values.into_iter().map(|value| e.select(there, value, e.float(0.0))).collect(),
-            }
-        };
-        let squares = |sum: Float<'c>, values: &[Float<'c>]| {
-            values.iter().fold(sum, |sum, value| e.fma(*value, *value, sum))
-        };
+        let load = |at: Int<'c>| self.raw(e, &line, (e.add(first, at), vector));
         let held = walk.held(e, load);
         let sum = match &held {
-            Some(held) => held.iter().fold(e.float(0.0), |sum, (_, values)| squares(sum, values)),
-            None => walk.fold(e, load, e.float(0.0), |sum, _, values| squares(sum, values)),
+            Some(held) => held.iter().fold(e.float(0.0), |sum, (_, values)| squares(e, sum, values)),
+            None => walk.fold(e, load, e.float(0.0), |sum, _, values| squares(e, sum, values)),
         };
-        let sum = match team.sums {
-            Some(space) => e.cta_sum(sum, space),
-            None => e.warp_sum(sum),
-        };
-        let mean = e.fmul(sum, e.float(1.0 / self.norm.group as f64));
-        let scale = e.rsqrt(e.fadd(mean, e.float(self.norm.eps)));
+        let scale = self.scale(e, team, sum);
         let Place::Shared { stride } = self.source.place else {
             let leader = e.cmp(IntPredicate::EQ, team.index, e.word(0));
             e.when(leader, || e.store(e.at(self.space, F32, item), F32, &[scale], 1));
@@ -372,8 +449,8 @@ impl<'c> Filler<'c, '_> {
         let dtype = self.norm.dtype;
         let target = e.at(self.space, dtype, e.add(e.times(row, stride), first));
         let store = |at: Int<'c>, values: &[Float<'c>]| {
-            let normed = self.norm.scaled(e, values, (scale, e.add(first, at)));
-            e.store(e.at(target, dtype, at), dtype, &normed, vector);
+            let weights = self.norm.weights(e, e.add(first, at), vector);
+            e.store(e.at(target, dtype, at), dtype, &scaled(e, values, scale, &weights), vector);
         };
         match held {
             Some(held) => {
@@ -389,6 +466,11 @@ impl<'c> Filler<'c, '_> {
             }
         }
     }
+}
+
+/// A sum with the squares of some values.
+fn squares<'c>(e: &Emit<'c, '_>, sum: Float<'c>, values: &[Float<'c>]) -> Float<'c> {
+    values.iter().fold(sum, |sum, value| e.fma(*value, *value, sum))
 }
 
 /// A team's way over the columns of a group, a piece a thread.

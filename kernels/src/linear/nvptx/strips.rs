@@ -58,9 +58,6 @@ impl Group {
 }
 
 /// Blocks of equally many strips over all groups, those of the first group first.
-///
-/// Where units have two strips, those of every other unit of a block change places: so the same part of two neighbours lies
-/// in different banks of shared memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Blocks {
     /// Strips of a block; some may belong to no column.
@@ -202,15 +199,15 @@ impl Blocks {
         (group, which): (&Group, usize),
         (block, index): (Int<'c>, Int<'c>),
     ) -> Strip<'c> {
-        let parts = group.parts();
-        let within = e.div(index, e.word(parts as u32));
-        let unit = e.add(self.first_unit(e, which, block), within);
+        // The first parts of all units come first: threads that take the same part of neighbouring units take neighbouring
+        // strips then.
+        let units = e.word(self.units(which) as u32);
+        let unit = e.add(self.first_unit(e, which, block), e.rem(index, units));
         let last = e.word(group.units() as u32 - 1);
         let none = e.word(0);
         // A block of another group, or one past the end, would ask for units that are not there.
         let unit = e.max(e.min(unit, last), none);
-        let part = e.rem(index, e.word(parts as u32));
-        let part = if parts == 2 { e.xor(part, e.and(within, e.word(1))) } else { part };
+        let part = e.min(e.div(index, units), e.word(group.parts() as u32 - 1));
         let strip = e.word(STRIP as u32);
         let (product, row, left) = match (&group.sink, group.span()) {
             (_, Some(Span { head_dim, piece })) => {

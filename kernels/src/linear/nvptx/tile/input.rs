@@ -177,23 +177,14 @@ impl<'c> Normed<'c, '_> {
     }
 }
 
-/// The rows of weights that this thread copies.
-pub(super) struct Weights<'c>(Rows<'c>);
-
-impl<'c> Weights<'c> {
-    pub fn copy(&self, e: &Emit<'c, '_>, shape: Shape, (k, width): (Int<'c>, u64), stage: Ptr<'c>) {
-        shape.copy(e, (&self.0, Side::W), (k, width), stage);
-    }
-}
-
-/// Those of a block of strips.
+/// The rows of weights that this thread copies, of a block of strips.
 pub(super) fn weights<'c>(
     e: &Emit<'c, '_>,
     shape: Shape,
     plan: &Plan,
     blocks: &Blocks,
     block: Int<'c>,
-) -> Weights<'c> {
+) -> Rows<'c> {
     let groups: Vec<usize> = (0..plan.groups.len()).collect();
     let stride = plan.groups[0].products[0].weight.layout.row_stride;
     let none = e.word(0);
@@ -206,5 +197,5 @@ pub(super) fn weights<'c>(
         (e.at(strip.base, Dtype::Bf16, offset), e.select(there, e.word(16), none))
     };
     let (starts, there) = shape.own_rows(e, shape.columns).into_iter().map(row).unzip();
-    Weights(Rows { starts, there })
+    Rows { starts, there }
 }

@@ -21,7 +21,7 @@ use crate::nvptx::{Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 use input::Input;
-use multistage::{PIECE, Shape, multiply};
+use multistage::{PIECE, Shape, Side, multiply};
 
 /// Row tiles that are worked on together, so that a block of W is read from memory once for them.
 const TOGETHER: u32 = 8;
@@ -159,7 +159,7 @@ fn body<'c>(e: &Emit<'c, '_>, plan: &Plan, cut: &Cut) {
     let sums = multiply(e, shape, ring, range, &|index, stage| {
         let k = e.times(index, shape.depth.into());
         x.fill(e, shape, (k, plan.k), stage);
-        w.copy(e, shape, (k, plan.k), stage);
+        shape.copy(e, (&w, Side::W), (k, plan.k), stage);
     });
     let leave = |sums: &[Float<'c>]| {
         slices(e, cut, ring, sums, |at, staged| {

@@ -41,34 +41,34 @@ impl Boxes {
         if units * parts != blocks.strips {
             return Err(format!("{} strips are no whole units of {parts}", blocks.strips));
         }
-        let (products, places, (rows, every)) = match (&group.sink, group.span()) {
+        let place = |unit: u64, part: u64| (part * units + unit) as u32;
+        let (products, places, (rows, every)): (_, Vec<u32>, _) = match (&group.sink, group.span()) {
             (_, Some(span)) => {
                 let pieces = span.piece / STRIP;
                 if !span.piece.is_multiple_of(STRIP) || !units.is_multiple_of(pieces) {
                     return Err(format!("{units} units are no whole heads of {}", span.head_dim));
                 }
                 // A head lies as the pieces of its first part, then those of its second.
-                let place = |strip: u64| {
+                let of = |strip: u64| {
                     let (head, inside) = (strip / (parts * pieces), strip % (parts * pieces));
-                    (head * pieces + inside % pieces) * parts + inside / pieces
+                    place(head * pieces + inside % pieces, inside / pieces)
                 };
-                (1, (0..blocks.strips).map(place).collect::<Vec<_>>(), (span.head_dim, pieces))
+                (1, (0..blocks.strips).map(of).collect(), (span.head_dim, pieces))
             }
             (Sink::Maxima { tile, .. }, None) => {
                 if !tile.is_multiple_of(STRIP) {
                     return Err(format!("tiles of {tile} columns are not whole strips"));
                 }
-                (1, (0..blocks.strips).collect(), (*tile, 1))
+                let of = |strip: u64| place(strip / parts, strip % parts);
+                (1, (0..blocks.strips).map(of).collect(), (*tile, 1))
             }
             (_, None) => {
-                let place = |strip: u64| strip % units * parts + strip / units;
-                (parts, (0..blocks.strips).map(place).collect(), (STRIP, 1))
+                // The columns of one product, then those of the next.
+                let of = |strip: u64| place(strip % units, strip / units);
+                (parts, (0..blocks.strips).map(of).collect(), (STRIP, 1))
             }
         };
         let stretches = stretches(group, (blocks.strips / products * STRIP) as u32, maps)?;
-        // Two strips of a unit change places in every other one.
-        let exchanged = |place: u64| if parts == 2 { place ^ (place / 2 % 2) } else { place };
-        let places = places.into_iter().map(|place| exchanged(place) as u32).collect();
         Ok(Self { stretches, places, rows, units: every })
     }
 
