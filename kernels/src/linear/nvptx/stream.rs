@@ -7,7 +7,7 @@
 //! in shared memory, in the order of the warps. Where blocks are too few for the card, CTAs share the steps, too.
 
 use inkwell::IntPredicate;
-use nemo_ir::plan::{Extent, Geometry};
+use nemo_ir::plan::Geometry;
 use nemo_ir::types::Dtype;
 
 use super::cut::{self, Rows16, Splits};
@@ -123,22 +123,21 @@ impl Cut {
 }
 
 /// The kernel.
-pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Kernel {
+pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Result<Kernel, String> {
     let cut = Cut::of(sm, spec, &plan);
     let blocks = Blocks::of(&plan, cut.columns() / STRIP);
     let tiles = Rows16 { dim: plan.rows, rows: cut.rows, most: cut::most_rows(spec, plan.rows) };
     let splits = Splits { count: cut.splits, rows: cut.rows, columns: cut.columns() };
     let shared = SharedBytes::default().and(cut.staged_bytes(), 16);
     let shared = splits.space(cut.staging.space(&plan).after(shared));
-    // Tiles of the same weights follow one another, so that the second finds them in cache.
-    let grid = [tiles.extent(), Extent::Const(blocks.count()), Extent::Const(cut.splits)];
+    let grid = cut::grid(tiles, blocks.count(), cut.splits)?;
     let geometry = Geometry {
         shared: shared.0,
         counters: splits.counters(tiles.count(), blocks.count()),
         partials: splits.partials(tiles.count(), blocks.count()),
         ..geometry::of(grid, 32 * WARPS as u32)
     };
-    Kernel::new(geometry, move |e| {
+    Ok(Kernel::new(geometry, move |e| {
         // While one CTA prepares x or waits for its last weights, the other's stream.
         e.resident(2);
         let staged = e.shared(cut.staged_bytes(), 16);
@@ -159,7 +158,7 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Kernel {
             finish(e, &plan, (&blocks, &groups), done);
         });
         Ok(())
-    })
+    }))
 }
 
 /// One thread's view of the loop over K.
