@@ -20,7 +20,7 @@ fn rows(count: usize) -> Step {
 }
 
 /// bf16: every element within 2^-7 (|ref| + rms(ref)); f32: relative L2 of 1e-5.
-fn assert_close(answers: &Answers, dtype: Dtype, what: &str) {
+pub(crate) fn assert_close(answers: &Answers, dtype: Dtype, what: &str) {
     let count = answers.reference.len().max(1) as f64;
     let norm = answers.reference.iter().map(|x| x * x).sum::<f64>();
     let pairs = || answers.kernel.iter().zip(&answers.reference);

@@ -2,6 +2,7 @@
 
 #[path = "../kernels/mod.rs"]
 mod kernels;
+mod linear;
 
 use nemo_ir::plan::Phase;
 use nemo_kernels::target::Sm;

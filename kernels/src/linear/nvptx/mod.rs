@@ -13,6 +13,8 @@ mod sink;
 mod source;
 mod stream;
 mod strips;
+#[cfg(test)]
+mod tests;
 
 use nemo_ir::plan::Phase;
 
@@ -39,7 +41,7 @@ pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel,
         return Err("a product is convolved on its way only where each row is a sequence".to_owned());
     }
     match choose(&plan) {
-        Loop::Stream => Ok(stream::kernel(sm, spec, plan)),
+        Loop::Stream => stream::kernel(sm, spec, plan),
         Loop::Simt => simt::kernel(sm, spec, plan),
     }
 }

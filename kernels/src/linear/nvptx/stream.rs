@@ -66,7 +66,7 @@ impl Cut {
         // Eight rows a tile read the weights twice, the second time mostly from cache; that is less work than to norm
         // rows wherever they are read.
         let rows = if rows > 8 && staging(rows).repeats() && !staging(8).repeats() { 8 } else { rows };
-        let (strips, across) = Self::shape(sm, plan, most.div_ceil(rows));
+        let (strips, across) = Self::shape(sm, plan, (rows, most.div_ceil(rows)));
         let blocks = Blocks::of(plan, strips * across).count();
         let steps = (plan.k / (CHUNK * AHEAD / 2 / strips)).max(1);
         let splits = cut::splits(sm, blocks, steps.div_ceil(WARPS / across));
@@ -75,7 +75,7 @@ impl Cut {
 
     /// Strips of a warp, and warps across: as many as leave blocks enough to keep the card busy, since each block reads x
     /// and the norm's weights again.
-    fn shape(sm: Sm, plan: &Plan, tiles: u64) -> (u64, u64) {
+    fn shape(sm: Sm, plan: &Plan, (rows, tiles): (u64, u64)) -> (u64, u64) {
         let parts = plan.parts();
         let enough = 2 * cut::multiprocessors(sm);
         let count = |strips: u64, across: u64| Blocks::of(plan, strips * across).count() * tiles;
@@ -84,8 +84,9 @@ impl Cut {
         let fitting = shapes.into_iter().filter(holds);
         let busy = fitting.clone().find(|(strips, across)| count(*strips, *across) >= enough);
         let (strips, across) = busy.or_else(|| fitting.last()).unwrap_or((4, 8));
-        let narrow = count(strips, across) < cut::multiprocessors(sm) && across == 1 && parts == 1;
-        if narrow { (1, 1) } else { (strips, across) }
+        // Of more rows than a few, a strip's weights are hardly more bytes than x.
+        let narrow = across == 1 && parts == 1 && rows <= 4;
+        if narrow && count(strips, across) < cut::multiprocessors(sm) { (1, 1) } else { (strips, across) }
     }
 
     /// Warps that share K.
