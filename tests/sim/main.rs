@@ -5,10 +5,11 @@ mod golden;
 mod head;
 #[path = "../kernels/mod.rs"]
 mod kernels;
+mod linear;
 mod norm;
 mod scan;
-mod traffic;
 mod tiles;
+mod traffic;
 
 use nemo_ir::plan::Phase;
 use nemo_kernels::target::Sm;

@@ -1,7 +1,7 @@
 //! Products of many rows: tiles on tensor cores, their edges, the sinks behind them, and what they cost.
 
 use nemo_ir::interp::{Sequence, Step, Tensor};
-use nemo_ir::ops::{Attr, Recipe, op};
+use nemo_ir::ops::{Attr, Recipe};
 use nemo_ir::plan::Phase;
 use nemo_ir::types::{Dtype, Symbol};
 use nemo_kernels::target::Sm;

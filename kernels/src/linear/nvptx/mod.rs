@@ -13,6 +13,8 @@ mod sink;
 mod source;
 mod stream;
 mod strips;
+#[cfg(test)]
+mod tests;
 mod tile;
 mod warpgroup;
 
@@ -46,7 +48,7 @@ pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel,
     match choose(sm, spec, &plan) {
         Loop::Warpgroup(cut) => Ok(warpgroup::kernel(plan, cut)),
         Loop::Tile(cut) => Ok(tile::kernel(plan, cut)),
-        Loop::Stream => Ok(stream::kernel(sm, spec, plan)),
+        Loop::Stream => stream::kernel(sm, spec, plan),
         Loop::Simt => simt::kernel(sm, spec, plan),
     }
 }
