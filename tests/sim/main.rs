@@ -2,6 +2,7 @@
 
 #[path = "../kernels/mod.rs"]
 mod kernels;
+mod linear;
 mod tiles;
 
 use nemo_ir::plan::Phase;

@@ -43,6 +43,18 @@ pub(super) fn splits(sm: Sm, blocks: u64, rounds: u64) -> u64 {
     (multiprocessors(sm) / blocks).clamp(1, MOST_SPLITS).min((rounds / 2).max(1))
 }
 
+/// The most CTAs along y.
+const MOST_BLOCKS: u64 = 65_535;
+
+/// CTAs for each tile of rows, block of columns and share of K. Tiles of the same weights follow one another, so that the
+/// second finds them in cache.
+pub(super) fn grid(tiles: Rows16, blocks: u64, splits: u64) -> Result<[Extent; 3], String> {
+    if blocks > MOST_BLOCKS {
+        return Err(format!("{blocks} blocks of columns exceed the {MOST_BLOCKS} that a grid takes"));
+    }
+    Ok([tiles.extent(), Extent::Const(blocks), Extent::Const(splits)])
+}
+
 /// Tiles of up to 16 rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows16 {

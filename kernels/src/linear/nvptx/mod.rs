@@ -13,6 +13,8 @@ mod sink;
 mod source;
 mod stream;
 mod strips;
+#[cfg(test)]
+mod tests;
 mod tile;
 mod warpgroup;
 
@@ -37,6 +39,17 @@ enum Loop {
     Simt,
 }
 
+impl std::fmt::Debug for Loop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Warpgroup(_) => "Warpgroup",
+            Self::Tile(_) => "Tile",
+            Self::Stream => "Stream",
+            Self::Simt => "Simt",
+        })
+    }
+}
+
 pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String> {
     let plan = Plan::of(spec, chain)?;
     let convolves = plan.groups.iter().any(|group| matches!(group.sink, Sink::Conv { .. }));
@@ -46,7 +59,7 @@ pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel,
     match choose(sm, spec, &plan) {
         Loop::Warpgroup(cut) => Ok(warpgroup::kernel(plan, cut)),
         Loop::Tile(cut) => Ok(tile::kernel(plan, cut)),
-        Loop::Stream => Ok(stream::kernel(sm, spec, plan)),
+        Loop::Stream => stream::kernel(sm, spec, plan),
         Loop::Simt => simt::kernel(sm, spec, plan),
     }
 }

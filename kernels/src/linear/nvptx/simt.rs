@@ -1,7 +1,7 @@
 //! Products of any dtypes and any K, in f32: lanes run along K, a warp takes four columns and some rows at once.
 
 use inkwell::IntPredicate;
-use nemo_ir::plan::{Extent, Geometry};
+use nemo_ir::plan::Geometry;
 use nemo_ir::types::Dtype;
 
 use super::cut::{self, Rows16};
@@ -42,7 +42,7 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Result<Kernel, St
     let staging = Staging::of(&plan, rows, budget, true);
     let tiles = Rows16 { dim: plan.rows, rows, most };
     let shared = staging.space(&plan).after(SharedBytes::default().and(staged_bytes, 16));
-    let grid = [tiles.extent(), Extent::Const(blocks.count()), Extent::Const(1)];
+    let grid = cut::grid(tiles, blocks.count(), 1)?;
     let geometry = Geometry { shared: shared.0, ..geometry::of(grid, 32 * WARPS as u32) };
     Ok(Kernel::new(geometry, move |e| {
         let staged = e.shared(staged_bytes, 16);

@@ -7,7 +7,7 @@
 //! in shared memory, in the order of the warps. Where blocks are too few for the card, CTAs share the steps, too.
 
 use inkwell::IntPredicate;
-use nemo_ir::plan::{Extent, Geometry};
+use nemo_ir::plan::Geometry;
 use nemo_ir::types::Dtype;
 
 use super::cut::{self, Rows16, Splits};
@@ -66,7 +66,7 @@ impl Cut {
         // Eight rows a tile read the weights twice, the second time mostly from cache; that is less work than to norm
         // rows wherever they are read.
         let rows = if rows > 8 && staging(rows).repeats() && !staging(8).repeats() { 8 } else { rows };
-        let (strips, across) = Self::shape(sm, plan, most.div_ceil(rows));
+        let (strips, across) = Self::shape(sm, plan, (rows, most.div_ceil(rows)));
         let blocks = Blocks::of(plan, strips * across).count();
         let steps = (plan.k / (CHUNK * AHEAD / 2 / strips)).max(1);
         let splits = cut::splits(sm, blocks, steps.div_ceil(WARPS / across));
@@ -75,7 +75,7 @@ impl Cut {
 
     /// Strips of a warp, and warps across: as many as leave blocks enough to keep the card busy, since each block reads x
     /// and the norm's weights again.
-    fn shape(sm: Sm, plan: &Plan, tiles: u64) -> (u64, u64) {
+    fn shape(sm: Sm, plan: &Plan, (rows, tiles): (u64, u64)) -> (u64, u64) {
         let parts = plan.parts();
         let enough = 2 * cut::multiprocessors(sm);
         let count = |strips: u64, across: u64| Blocks::of(plan, strips * across).count() * tiles;
@@ -84,8 +84,9 @@ impl Cut {
         let fitting = shapes.into_iter().filter(holds);
         let busy = fitting.clone().find(|(strips, across)| count(*strips, *across) >= enough);
         let (strips, across) = busy.or_else(|| fitting.last()).unwrap_or((4, 8));
-        let narrow = count(strips, across) < cut::multiprocessors(sm) && across == 1 && parts == 1;
-        if narrow { (1, 1) } else { (strips, across) }
+        // Of more rows than a few, a strip's weights are hardly more bytes than x.
+        let narrow = across == 1 && parts == 1 && rows <= 4;
+        if narrow && count(strips, across) < cut::multiprocessors(sm) { (1, 1) } else { (strips, across) }
     }
 
     /// Warps that share K.
@@ -123,22 +124,21 @@ impl Cut {
 }
 
 /// The kernel.
-pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Kernel {
+pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Result<Kernel, String> {
     let cut = Cut::of(sm, spec, &plan);
     let blocks = Blocks::of(&plan, cut.columns() / STRIP);
     let tiles = Rows16 { dim: plan.rows, rows: cut.rows, most: cut::most_rows(spec, plan.rows) };
     let splits = Splits { count: cut.splits, rows: cut.rows, columns: cut.columns() };
     let shared = SharedBytes::default().and(cut.staged_bytes(), 16);
     let shared = splits.space(cut.staging.space(&plan).after(shared));
-    // Tiles of the same weights follow one another, so that the second finds them in cache.
-    let grid = [tiles.extent(), Extent::Const(blocks.count()), Extent::Const(cut.splits)];
+    let grid = cut::grid(tiles, blocks.count(), cut.splits)?;
     let geometry = Geometry {
         shared: shared.0,
         counters: splits.counters(tiles.count(), blocks.count()),
         partials: splits.partials(tiles.count(), blocks.count()),
         ..geometry::of(grid, 32 * WARPS as u32)
     };
-    Kernel::new(geometry, move |e| {
+    Ok(Kernel::new(geometry, move |e| {
         // While one CTA prepares x or waits for its last weights, the other's stream.
         e.resident(2);
         let staged = e.shared(cut.staged_bytes(), 16);
@@ -159,7 +159,7 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Kernel {
             finish(e, &plan, (&blocks, &groups), done);
         });
         Ok(())
-    })
+    }))
 }
 
 /// One thread's view of the loop over K.
