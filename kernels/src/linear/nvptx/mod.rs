@@ -39,6 +39,17 @@ enum Loop {
     Simt,
 }
 
+impl std::fmt::Debug for Loop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Warpgroup(_) => "Warpgroup",
+            Self::Tile(_) => "Tile",
+            Self::Stream => "Stream",
+            Self::Simt => "Simt",
+        })
+    }
+}
+
 pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String> {
     let plan = Plan::of(spec, chain)?;
     let convolves = plan.groups.iter().any(|group| matches!(group.sink, Sink::Conv { .. }));

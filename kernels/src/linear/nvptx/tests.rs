@@ -100,7 +100,7 @@ fn cuts() {
                 for sm in Sm::ALL {
                     let chain = Chain::of(&spec);
                     let plan = Plan::of(&spec, &chain).unwrap_or_else(|error| panic!("{error}"));
-                    let which = choose(&plan);
+                    let which = choose(sm, &spec, &plan);
                     let geometry =
                         kernel(sm, &spec, &chain).unwrap_or_else(|error| panic!("{error}")).geometry;
                     let grid = geometry.grid.map(|extent| Extent::value(extent, |_| tokens));
