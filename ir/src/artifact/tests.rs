@@ -162,9 +162,9 @@ fn another_format_says_so_before_anything_else() {
         let manifest = format!("{{\"format\": {format}, \"shape\": \"unknown\"}}").into_bytes();
         message(pack(&[(MANIFEST.to_owned(), manifest)]).unwrap())
     };
-    let newer = "artifact `out.nemo` has format 7, this runtime reads 2: use a newer nemort";
+    let newer = "artifact `out.nemo` has format 7, this runtime reads 3: use a newer nemort";
     assert_eq!(of_format(7), newer);
-    let older = "artifact `out.nemo` has format 1, this runtime reads 2: compile it anew";
+    let older = "artifact `out.nemo` has format 1, this runtime reads 3: compile it anew";
     assert_eq!(of_format(1), older);
 }
 
