@@ -139,8 +139,11 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Result<Kernel, St
         ..geometry::of(grid, 32 * WARPS as u32)
     };
     Ok(Kernel::new(geometry, move |e| {
-        // While one CTA prepares x or waits for its last weights, the other's stream.
-        e.resident(2);
+        // While one CTA waits for its last weights, the other's stream. Words of x that come from global memory take
+        // registers, of which there would be too many for two CTAs.
+        if cut.staging.is_global() && cut.eights() == 1 {
+            e.resident(2);
+        }
         let staged = e.shared(cut.staged_bytes(), 16);
         let tile = e.cta(0);
         let rows = tiles.of_tile(e, tile);
