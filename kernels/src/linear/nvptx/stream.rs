@@ -81,9 +81,9 @@ impl Cut {
         let count = |strips: u64, across: u64| Blocks::of(plan, strips * across).count() * tiles;
         let holds = |(strips, across): &(u64, u64)| strips * across >= parts;
         let shapes = [(2, 8), (2, 4), (2, 2), (2, 1)];
-        let fitting = shapes.into_iter().filter(holds);
+        let mut fitting = shapes.into_iter().filter(holds);
         let busy = fitting.clone().find(|(strips, across)| count(*strips, *across) >= enough);
-        let (strips, across) = busy.or_else(|| fitting.last()).unwrap_or((4, 8));
+        let (strips, across) = busy.or_else(|| fitting.next_back()).unwrap_or((4, 8));
         // Of more rows than a few, a strip's weights are hardly more bytes than x.
         let narrow = across == 1 && parts == 1 && rows <= 4;
         if narrow && count(strips, across) < cut::multiprocessors(sm) { (1, 1) } else { (strips, across) }
