@@ -81,9 +81,9 @@ impl Cut {
         let count = |strips: u64, across: u64| Blocks::of(plan, strips * across).count() * tiles;
         let holds = |(strips, across): &(u64, u64)| strips * across >= parts;
         let shapes = [(2, 8), (2, 4), (2, 2), (2, 1)];
-        let fitting = shapes.into_iter().filter(holds);
+        let mut fitting = shapes.into_iter().filter(holds);
         let busy = fitting.clone().find(|(strips, across)| count(*strips, *across) >= enough);
-        let (strips, across) = busy.or_else(|| fitting.last()).unwrap_or((4, 8));
+        let (strips, across) = busy.or_else(|| fitting.next_back()).unwrap_or((4, 8));
         // Of more rows than a few, a strip's weights are hardly more bytes than x.
         let narrow = across == 1 && parts == 1 && rows <= 4;
         if narrow && count(strips, across) < cut::multiprocessors(sm) { (1, 1) } else { (strips, across) }
@@ -139,8 +139,11 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Result<Kernel, St
         ..geometry::of(grid, 32 * WARPS as u32)
     };
     Ok(Kernel::new(geometry, move |e| {
-        // While one CTA prepares x or waits for its last weights, the other's stream.
-        e.resident(2);
+        // While one CTA waits for its last weights, the other's stream. Words of x that come from global memory take
+        // registers, of which there would be too many for two CTAs.
+        if cut.staging.is_global() && cut.eights() == 1 {
+            e.resident(2);
+        }
         let staged = e.shared(cut.staged_bytes(), 16);
         let tile = e.cta(0);
         let rows = tiles.of_tile(e, tile);
