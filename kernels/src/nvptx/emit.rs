@@ -72,6 +72,8 @@ impl<'c, 'm> Emit<'c, 'm> {
             function.add_attribute(AttributeLoc::Function, context.create_string_attribute(key, value));
         };
         string("nvvm.maxntid", &geometry.threads.to_string());
+        // Without a number of CTAs an assembler chooses one, and spills registers for its sake.
+        string("nvvm.minctasm", "1");
         for map in 0..geometry.maps.len() {
             mark_map(context, function, (pointers + 4 + map) as u32);
         }

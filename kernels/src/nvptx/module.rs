@@ -92,8 +92,26 @@ pub(super) fn emit_text(
     let llvm = listing.then(|| module.print_to_string().to_string());
     let text = target.write_to_memory_buffer(&module, FileType::Assembly);
     let text = text.map_err(|message| refused(message.to_string()))?;
-    let ptx = String::from_utf8_lossy(text.as_slice()).trim_end_matches('\0').to_owned();
+    let ptx = with_rolled_loops(String::from_utf8_lossy(text.as_slice()).trim_end_matches('\0'));
     Ok(Module { ptx, llvm })
+}
+
+/// Tells the assembler of each kernel to leave its loops as they are. It would unroll them until the registers that a
+/// kernel may have are used up, and then spill some; generators have unrolled where it pays. LLVM has no way to say so
+/// for a whole kernel.
+fn with_rolled_loops(ptx: &str) -> String {
+    let mut text = String::with_capacity(ptx.len());
+    let mut is_directive = false;
+    for line in ptx.lines() {
+        // The body of a kernel begins after the directives on its threads.
+        if line == "{" && is_directive {
+            text.push_str(".pragma \"nounroll\";\n");
+        }
+        is_directive = line.starts_with(".maxntid") || line.starts_with(".minnctapersm");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text
 }
 
 fn target_machine(sm: Sm) -> Result<TargetMachine, String> {
