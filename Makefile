@@ -26,7 +26,7 @@ test: setup ## Run every test that needs no GPU
 
 ptxas: setup ## Assemble the GPU kernels of every system, and write docs/gpu-kernels.md anew
 	@tools/setup.sh --ptxas
-	cargo run --release --locked -q -p nemo-tests --example gpu_kernels > target/gpu-kernels.md
+	cargo run --locked -q -p nemo-tests --example gpu_kernels > target/gpu-kernels.md
 	mv target/gpu-kernels.md docs/gpu-kernels.md
 
 release: setup ## Build the release binaries and check what they promise

@@ -21,11 +21,6 @@ impl<'c> Emit<'c, '_> {
         call.try_as_basic_value().basic().expect("it gives a value").into_int_value()
     }
 
-    /// The larger of a u32 in global memory and a value takes its place.
-    pub fn atomic_max(&self, place: Ptr<'c>, value: Int<'c>) {
-        self.asm_effect("red.global.max.u32 [$0], $1;", "l,r,~{memory}", &[place.into(), value.into()]);
-    }
-
     /// Adds to a u32 in shared memory; gives what it was.
     pub fn shared_add(&self, place: Ptr<'c>, value: Int<'c>) -> Int<'c> {
         let text = "atom.shared.add.u32 $0, [$1], $2;";

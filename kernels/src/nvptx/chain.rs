@@ -26,12 +26,6 @@ impl<'c, 'm> Emit<'c, 'm> {
             || format!("`{name}` of `{}` inside `{}` is no operand", link.op.name, self.spec().op.name);
         self.given(link.source(name)).ok_or_else(what)
     }
-
-    /// The result of that index in the table, which is no state.
-    pub fn result_at(&self, index: usize) -> (Ptr<'c>, &'m Layout) {
-        let place = self.spec().result_place(index);
-        (self.arg(self.spec().operands.len() + place), &self.spec().results[place])
-    }
 }
 
 impl KernelSpec {

@@ -16,11 +16,6 @@ impl<'c> Emit<'c, '_> {
         self.exp2(self.fmul(x, self.float(std::f64::consts::LOG2_E)))
     }
 
-    /// log2 x.
-    pub fn log2(&self, x: Float<'c>) -> Float<'c> {
-        self.intrinsic("llvm.nvvm.lg2.approx.f", &[], &[x.into()])
-    }
-
     /// a / b, to two units in the last place; 0 where b is beyond 2^126.
     pub fn divide(&self, a: Float<'c>, b: Float<'c>) -> Float<'c> {
         self.intrinsic("llvm.nvvm.div.approx.f", &[], &[a.into(), b.into()])
@@ -65,7 +60,7 @@ impl<'c> Emit<'c, '_> {
     }
 
     /// The f32 of those bits.
-    pub fn from_bits(&self, bits: Int<'c>) -> Float<'c> {
+    pub fn float_of(&self, bits: Int<'c>) -> Float<'c> {
         built(self.builder.build_bit_cast(bits, self.context.f32_type(), "")).into_float_value()
     }
 

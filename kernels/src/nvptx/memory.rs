@@ -77,7 +77,7 @@ impl<'c> Emit<'c, '_> {
                 (Dtype::Bf16, 1) => {
                     let half = load(self.context.i16_type().into()).into_int_value();
                     let word = built(self.builder.build_int_z_extend(half, self.context.i32_type(), ""));
-                    values.push(self.from_bits(self.shift_left(word, self.word(16))));
+                    values.push(self.float_of(self.shift_left(word, self.word(16))));
                 }
                 (Dtype::Bf16, 2) => {
                     values.extend(self.unpack(load(self.context.i32_type().into()).into_int_value()));
@@ -152,7 +152,7 @@ impl<'c> Emit<'c, '_> {
                 let half =
                     built(self.builder.build_bit_cast(half, self.context.i16_type(), "")).into_int_value();
                 let word = built(self.builder.build_int_z_extend(half, self.context.i32_type(), ""));
-                self.from_bits(self.shift_left(word, self.word(16)))
+                self.float_of(self.shift_left(word, self.word(16)))
             }
             Dtype::F16 | Dtype::I32 | Dtype::U8 => unreachable!("`kernel` refuses {dtype} values"),
         }
@@ -170,6 +170,6 @@ impl<'c> Emit<'c, '_> {
     pub fn unpack(&self, word: Int<'c>) -> [Float<'c>; 2] {
         let low = self.shift_left(word, self.word(16));
         let high = self.and(word, self.word(0xFFFF_0000));
-        [self.from_bits(low), self.from_bits(high)]
+        [self.float_of(low), self.float_of(high)]
     }
 }

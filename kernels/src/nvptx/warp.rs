@@ -1,7 +1,7 @@
 //! What the threads of a warp and of a CTA do together: barriers, shuffles, sums.
 
 use inkwell::values::{BasicValue, IntValue};
-use inkwell::{AddressSpace, IntPredicate};
+use inkwell::IntPredicate;
 use nemo_ir::types::Dtype;
 
 use super::emit::Emit;
@@ -133,11 +133,6 @@ impl<'c> Emit<'c, '_> {
         self.cmp(IntPredicate::EQ, before, self.sub(total, self.word(1)))
     }
 
-    /// Whether a condition (i1) holds in any lane of the warp.
-    pub fn any_lane(&self, condition: IntValue<'c>) -> IntValue<'c> {
-        self.intrinsic("llvm.nvvm.vote.any.sync", &[], &[self.all_lanes(), condition.as_basic_value_enum()])
-    }
-
     /// A bit for each lane of the warp in which a condition (i1) holds, i32.
     pub fn ballot(&self, condition: IntValue<'c>) -> Int<'c> {
         self.intrinsic(
@@ -149,11 +144,5 @@ impl<'c> Emit<'c, '_> {
 
     fn all_lanes(&self) -> Any<'c> {
         self.word(u32::MAX).into()
-    }
-
-    /// The same address in the generic space.
-    pub fn generic(&self, pointer: Ptr<'c>) -> Ptr<'c> {
-        let generic = self.context.ptr_type(AddressSpace::default());
-        crate::emit::built(self.builder.build_address_space_cast(pointer, generic, ""))
     }
 }

@@ -62,7 +62,7 @@ pub(super) fn rank_of_logit<'c>(e: &Emit<'c, '_>, logit: Float<'c>) -> Int<'c> {
 
 /// The logit of that rank.
 pub(super) fn logit_of_rank<'c>(e: &Emit<'c, '_>, rank: Int<'c>) -> Float<'c> {
-    e.from_bits(flip(e, rank))
+    e.float_of(flip(e, rank))
 }
 
 /// Bits of negative numbers ascend as they get smaller; those of the others are inverted, to come before.
