@@ -1,7 +1,7 @@
 //! What the threads of a warp and of a CTA do together: barriers, shuffles, sums.
 
-use inkwell::values::{BasicValue, IntValue};
 use inkwell::IntPredicate;
+use inkwell::values::{BasicValue, IntValue};
 use nemo_ir::types::Dtype;
 
 use super::emit::Emit;
