@@ -7,7 +7,7 @@ use crate::types::{Dtype, Symbol};
 /// How a kernel is launched on a GPU.
 ///
 /// The kernel's parameters are, in this order: a pointer per argument; pointers to the counters and to the
-/// partial results of [`Plan::workspace`]; the i32 values of T, R, L and P; and its tensor maps, 128 bytes each
+/// partial results of [`super::Plan::workspace`]; the i32 values of T, R, L and P; and its tensor maps, 128 bytes each
 /// and aligned to 64.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Geometry {
