@@ -58,11 +58,9 @@ impl Tiling {
         let (state, warps) = ((shape.state / 16) as u32, (shape.head_dim / 16) as u32);
         // A larger state leaves no registers for x.
         let overlaid = if state <= 8 { ROWS / 16 } else { 0 };
-        // Nor for the places of a second chunk.
         let (stages, most) = match sm {
             Sm::Sm86 => (1, 99 << 10),
-            Sm::Sm90 if state <= 8 => (2, 227 << 10),
-            Sm::Sm90 => (1, 227 << 10),
+            Sm::Sm90 => (2, 227 << 10),
         };
         let tiling = Self { state, warps, stages, overlaid };
         Ok((tiling.shared().0 <= most).then_some(tiling))
