@@ -1,6 +1,7 @@
 //! Tests that run generated GPU code in the simulator, on any machine.
 
 mod attention;
+mod bundle;
 mod golden;
 mod head;
 #[path = "../kernels/mod.rs"]

@@ -221,6 +221,14 @@ pub fn case(op: Op, extents: &Extents, dtypes: Dtypes, rows: usize) -> Case {
     Case { op: op.name, attrs: attrs.collect(), operands: operands.collect() }
 }
 
+/// Whether [`case`] knows every operand and attribute of an op.
+pub fn drawable(op: Op, extents: &Extents, dtypes: Dtypes) -> bool {
+    let mut random = Random::new(70);
+    let mut operands = op.operands.iter().filter(|operand| !matches!(operand.kind, OperandKind::Step(_)));
+    op.attrs.iter().all(|attr| extents.attr(op, attr.name, attr.kind, dtypes).is_some())
+        && operands.all(|operand| extents.given(op, operand, 1, dtypes, &mut random).is_some())
+}
+
 /// Prompts, single tokens and padding over three slots and six pages.
 pub fn steps() -> Vec<Step> {
     let sequence = |tokens: usize, context: i32, (slot_in, slot_out): (i32, i32), pages: &[i32]| Sequence {

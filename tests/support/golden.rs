@@ -15,12 +15,14 @@ use nemoc::saturate::Options;
 use nemoc::{CompileOptions, compile};
 use nemort::device::Profiling;
 use nemort::device::choice::DeviceChoice;
+use nemort::device::gpu::driver::Facts;
 use nemort::device::host::pool::Pinning;
 use nemort::engine::{Engine, EngineOptions};
 use nemort::weights::WeightsSource;
 use safetensors::SafeTensors;
 
-use crate::card::{Tally, cards};
+use gpu_check::card::{Tally, cards};
+use nemo_kernels::nvptx;
 
 /// The fixtures, by folder.
 pub const FIXTURES: [&str; 4] = ["hybrid", "llama", "nas", "qwen"];
@@ -82,6 +84,12 @@ pub fn greedy(name: &str) -> Vec<i32> {
     data.chunks(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
+/// What a simulated card of a target's compute capability says of itself.
+fn facts(sm: Sm) -> Facts {
+    let needs = nvptx::needs(sm);
+    Facts { name: format!("simulated {}", sm.name()), capability: needs.capability, driver: needs.driver }
+}
+
 /// A fixture compiled and loaded, with two sequences.
 pub struct Runner {
     engine: Engine,
@@ -121,7 +129,7 @@ impl Runner {
 
     /// Compiles a fixture for a GPU and runs it on a simulated card.
     pub fn simulated(name: &str, sm: Sm, activations: Dtype) -> (Self, Arc<Mutex<Tally>>) {
-        let (cards, tally) = cards(sm);
+        let (cards, tally) = cards(facts(sm));
         let weights = WeightsSource::Directory(folder(name));
         let options = EngineOptions { device: DeviceChoice::Driver(cards), ..EngineOptions::new(weights) };
         let numerics = (activations, Options::default());

@@ -5,6 +5,7 @@ use std::cell::Ref;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use gpu_check::launch::Prepared;
 use half::bf16;
 use nemo_ir::graph::{Block, BlockBuilder, Node};
 use nemo_ir::interp::{Data, Numerics, Step, Tensor, run_block};
@@ -19,7 +20,7 @@ use ptx_sim::Counts;
 
 use crate::chain::Chain;
 use crate::native::{Buffer, Kernels};
-use crate::sim::SimKernel;
+use crate::sim::{SimKernel, form, prepared};
 
 /// An operand of the op under test, step inputs aside.
 #[derive(Debug, Clone)]
@@ -119,6 +120,18 @@ enum Kernel {
     Sim(Box<SimKernel>),
 }
 
+/// A launch with what it must give.
+pub(crate) struct Drawn {
+    /// The kernel.
+    pub(crate) spec: KernelSpec,
+    /// How it is launched.
+    pub(crate) launch: Prepared,
+    /// Bytes by room; `None` for what nobody has written.
+    pub(crate) buffers: Vec<Option<Vec<u8>>>,
+    /// Room, dtype and elements of results and states.
+    pub(crate) expected: Vec<(usize, Dtype, Vec<f64>)>,
+}
+
 /// A compiled case with the state of all sides.
 pub struct Machine {
     case: Case,
@@ -213,6 +226,51 @@ impl Machine {
         kernel
     }
 
+    /// One step of the interpreter, with the launch that must give the same.
+    ///
+    /// # Panics
+    /// Where the target has no kernel for it.
+    pub(crate) fn draw(&mut self, sm: Sm, phase: Phase, step: &Step) -> Drawn {
+        let (buffers, args) = self.memory(step, &self.stored_states());
+        let dims = step.dims();
+        let (spec, geometry) = form(sm, phase, &self.spec, dims).unwrap_or_else(|error| panic!("{error}"));
+        let launch = prepared(&spec, &geometry, &buffers, &args, dims);
+        let bytes = |buffer: &Buffer| buffer.is_written().then(|| buffer.bytes().to_vec());
+        let buffers = buffers.iter().map(bytes).collect();
+        let results = args[spec.operands.len()..].iter().zip(&spec.results);
+        let mut rooms: Vec<_> = results.map(|(room, result)| (*room, result.dtype())).collect();
+        for index in self.kernel_states.keys() {
+            let Given::State { dtype, .. } = self.case.operands[*index] else { unreachable!("a state") };
+            rooms.push((*index, dtype));
+        }
+        let expected = rooms.into_iter().zip(self.run_reference(step));
+        let expected = expected.map(|((room, dtype), values)| (room, dtype, values)).collect();
+        Drawn { spec, launch, buffers, expected }
+    }
+
+    /// The reference's states, as kernels have them.
+    fn stored_states(&self) -> BTreeMap<usize, Vec<u8>> {
+        let stored = |index: &usize| {
+            let Given::State { dtype, .. } = self.case.operands[*index] else { unreachable!("a state") };
+            (*index, stored(&self.reference_states[&format!("o{index}")], dtype, None))
+        };
+        self.kernel_states.keys().map(stored).collect()
+    }
+
+    /// What arguments point to: operands, then results; and which, by argument.
+    fn memory(&self, step: &Step, states: &BTreeMap<usize, Vec<u8>>) -> (Vec<Buffer>, Vec<usize>) {
+        let mut buffers = self.buffers(step, states);
+        let mut args: Vec<usize> = (0..buffers.len()).collect();
+        for (index, result) in self.spec.results.iter().enumerate() {
+            let over = self.in_place.filter(|(_, result)| *result == index);
+            args.push(over.map_or(buffers.len(), |(operand, _)| operand));
+            if over.is_none() {
+                buffers.push(Buffer::poisoned(&result.ty, step.dims()));
+            }
+        }
+        (buffers, args)
+    }
+
     /// Results, then states.
     fn run_reference(&mut self, step: &Step) -> Vec<Vec<f64>> {
         let mut inputs = BTreeMap::new();
@@ -235,15 +293,7 @@ impl Machine {
 
     /// Results, then states, with their dtypes.
     fn run_kernel(&mut self, step: &Step, threads: u32) -> Vec<(Vec<u8>, Dtype)> {
-        let mut buffers = self.buffers(step, &self.kernel_states);
-        let mut args: Vec<usize> = (0..buffers.len()).collect();
-        for (index, result) in self.spec.results.iter().enumerate() {
-            let over = self.in_place.filter(|(_, result)| *result == index);
-            args.push(over.map_or(buffers.len(), |(operand, _)| operand));
-            if over.is_none() {
-                buffers.push(Buffer::poisoned(&result.ty, step.dims()));
-            }
-        }
+        let (mut buffers, args) = self.memory(step, &self.kernel_states);
         match &self.kernel {
             Kernel::Host(kernels) => kernels.call("kernel", &mut buffers, &args, step.dims(), threads),
             Kernel::Sim(kernel) => kernel.call(&mut buffers, &args, step.dims()),

@@ -1,6 +1,6 @@
 //! What the cross-crate tests share.
 
-pub mod card;
+pub mod bundle;
 mod chain;
 pub mod commands;
 pub mod drawn;

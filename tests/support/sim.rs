@@ -3,14 +3,14 @@
 use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
 
+use gpu_check::card::matrix_map;
+use gpu_check::launch::{Map, Places, Prepared, Room};
 use nemo_ir::plan::{Extent, Geometry, Phase, TensorMap};
 use nemo_ir::step::StepDims;
-use nemo_ir::types::{Dtype, Symbol};
-use nemo_kernels::nvptx;
+use nemo_ir::types::Symbol;
+use nemo_kernels::nvptx::{self, NvptxError};
 use nemo_kernels::spec::{KernelSpec, Layout, Steps};
 use nemo_kernels::target::Sm;
-use ptx_sim::tensor::swizzle::Swizzle;
-use ptx_sim::tensor::tma_map::{self, DataType, OobFill, TensorSpec};
 use ptx_sim::{Counts, Launch, Memory, Module, Options};
 
 use crate::native::{Buffer, extent};
@@ -37,10 +37,7 @@ struct Form {
 impl SimKernel {
     /// Decode kernels serve the steps in which each sequence has one token; all others go to the prefill kernel.
     pub(crate) fn new(sm: Sm, phase: Phase, spec: &KernelSpec) -> Self {
-        let layouts = |layouts: &[Layout]| layouts.iter().map(aligned).collect();
-        let (operands, results) = (layouts(&spec.operands), layouts(&spec.results));
-        let spec = KernelSpec { operands, results, ..spec.clone() };
-        Self { sm, phase, spec, forms: RefCell::default(), counts: RefCell::default() }
+        Self { sm, phase, spec: placed(spec), forms: RefCell::default(), counts: RefCell::default() }
     }
 
     /// What the last launch cost.
@@ -56,54 +53,98 @@ impl SimKernel {
         let steps = steps_for(self.phase, dims);
         let mut forms = self.forms.borrow_mut();
         let form = forms.entry(steps).or_insert_with(|| Form::of(self.sm, &self.spec, steps));
+        let launch = prepared(&self.spec, &form.geometry, buffers, args, dims);
         let mut memory = Memory::new();
-        let mut addresses = Vec::new();
-        for (index, buffer) in buffers.iter().enumerate() {
-            // A view lies as its layout says and no better.
-            let place = args[..self.spec.operands.len()].iter().position(|arg| *arg == index);
-            let align = place.map_or(Layout::ALIGNED, |place| self.spec.operands[place].align);
-            let shift = if align < Layout::ALIGNED { align } else { 0 };
-            let address = memory.alloc(buffer.bytes().len() as u64 + shift) + shift;
+        let mut rooms = Vec::new();
+        for (buffer, room) in buffers.iter().zip(&launch.rooms) {
+            let address = memory.alloc(room.bytes + room.shift) + room.shift;
             memory.write(address, buffer.bytes()).expect("it was just allocated");
             if !buffer.is_written() {
-                memory.mark_unwritten(address, buffer.bytes().len() as u64).expect("it was just allocated");
+                memory.mark_unwritten(address, room.bytes).expect("it was just allocated");
             }
-            addresses.push(address);
+            rooms.push(address);
         }
-        let counters = memory.alloc(form.geometry.counters.max(1) * 4);
-        memory.write(counters, &vec![0; form.geometry.counters as usize * 4]).expect("it was just allocated");
-        let partials = memory.alloc(form.geometry.partials.max(1));
-        let pointers: Vec<u64> = args.iter().map(|arg| addresses[*arg]).collect();
-        let mut params: Vec<u8> = Vec::new();
-        for pointer in pointers.iter().chain(&[counters, partials]) {
-            params.extend(pointer.to_le_bytes());
-        }
-        for dim in [dims.tokens, dims.seqs, dims.rows, dims.pages] {
-            params.extend((dim as i32).to_le_bytes());
-        }
-        for map in &form.geometry.maps {
-            params.resize(params.len().next_multiple_of(64), 0);
-            let bytes = buffers[args[map.arg]].bytes().len() as u64;
-            params.extend(tensor_map(map, pointers[map.arg], bytes, dims));
-        }
-        let grid = form.geometry.grid.map(|extents| value(extents, dims) as u32);
-        let launch = Launch {
+        let counters = memory.alloc(launch.counters.max(1) * 4);
+        memory.write(counters, &vec![0; launch.counters as usize * 4]).expect("it was just allocated");
+        let partials = memory.alloc(launch.partials.max(1));
+        let places = Places { rooms, counters, partials };
+        let params = launch.parameters(&places, matrix_map).unwrap_or_else(|error| panic!("{error}"));
+        let run = Launch {
             kernel: "kernel",
-            grid,
-            block: [form.geometry.threads, 1, 1],
-            dynamic_shared: form.geometry.shared,
+            grid: launch.grid,
+            block: [launch.threads, 1, 1],
+            dynamic_shared: launch.shared,
             params: &params,
         };
-        let counts = ptx_sim::run(&form.module, &mut memory, &launch, &Options::default())
+        let counts = ptx_sim::run(&form.module, &mut memory, &run, &Options::default())
             .unwrap_or_else(|fault| panic!("{} for {steps}: {fault}", self.spec));
         *self.counts.borrow_mut() = counts;
-        for (buffer, address) in buffers.iter_mut().zip(addresses) {
+        for (buffer, address) in buffers.iter_mut().zip(places.rooms) {
             memory.read(address, buffer.bytes_mut()).expect("it is still there");
         }
-        let mut left = vec![0; form.geometry.counters as usize * 4];
+        let mut left = vec![0; launch.counters as usize * 4];
         memory.read(counters, &mut left).expect("it is still there");
         assert!(left.iter().all(|byte| *byte == 0), "{}: counters are not zero again", self.spec);
     }
+}
+
+/// The launch of a spec's kernel for a step.
+pub(crate) fn prepared(
+    spec: &KernelSpec,
+    geometry: &Geometry,
+    buffers: &[Buffer],
+    args: &[usize],
+    dims: StepDims,
+) -> Prepared {
+    let room = |(index, buffer): (usize, &Buffer)| {
+        // A view lies as its layout says and no better.
+        let place = args[..spec.operands.len()].iter().position(|arg| *arg == index);
+        let align = place.map_or(Layout::ALIGNED, |place| spec.operands[place].align);
+        let shift = if align < Layout::ALIGNED { align } else { 0 };
+        Room { bytes: buffer.bytes().len() as u64, shift }
+    };
+    let rooms: Vec<Room> = buffers.iter().enumerate().map(room).collect();
+    let map = |map: &TensorMap| Map {
+        arg: map.arg,
+        dtype: map.dtype,
+        rows: match map.rows {
+            Extent::Per { symbol: Symbol::S | Symbol::N, .. } => rooms[args[map.arg]].bytes / map.row_bytes,
+            rows => value(rows, dims),
+        },
+        columns: map.columns,
+        row_bytes: map.row_bytes,
+        box_rows: map.box_rows,
+        box_columns: map.box_columns,
+        swizzle: map.swizzle,
+    };
+    Prepared {
+        grid: geometry.grid.map(|extents| value(extents, dims) as u32),
+        threads: geometry.threads,
+        shared: geometry.shared,
+        maps: geometry.maps.iter().map(map).collect(),
+        rooms,
+        args: args.to_vec(),
+        counters: geometry.counters,
+        partials: geometry.partials,
+        dims: [dims.tokens, dims.seqs, dims.rows, dims.pages].map(|dim| dim as i32),
+    }
+}
+
+/// The kernel that runs a step: its spec, and how it is launched.
+pub(crate) fn form(
+    sm: Sm,
+    phase: Phase,
+    spec: &KernelSpec,
+    dims: StepDims,
+) -> Result<(KernelSpec, Geometry), NvptxError> {
+    let spec = KernelSpec { steps: Some(steps_for(phase, dims)), ..placed(spec) };
+    nvptx::geometry_of(sm, &spec).map(|geometry| (spec, geometry))
+}
+
+/// A spec with the alignment that its tensors have here.
+fn placed(spec: &KernelSpec) -> KernelSpec {
+    let layouts = |layouts: &[Layout]| layouts.iter().map(aligned).collect();
+    KernelSpec { operands: layouts(&spec.operands), results: layouts(&spec.results), ..spec.clone() }
 }
 
 impl Form {
@@ -138,49 +179,4 @@ fn steps_for(phase: Phase, dims: StepDims) -> Steps {
 
 fn value(extents: Extent, dims: StepDims) -> u64 {
     extents.value(|symbol| extent(dims, symbol))
-}
-
-fn tensor_map(map: &TensorMap, address: u64, bytes: u64, dims: StepDims) -> [u8; 128] {
-    let rows = match map.rows {
-        Extent::Per { symbol: Symbol::S | Symbol::N, .. } => bytes / map.row_bytes,
-        rows => value(rows, dims),
-    };
-    let (extents, boxes) = ([rows, map.columns], [map.box_rows, map.box_columns]);
-    matrix_map(map.dtype, address, extents, map.row_bytes, boxes, map.swizzle)
-        .unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// The tensor map of a matrix: rows and columns, of the matrix and of a box.
-pub(crate) fn matrix_map(
-    dtype: Dtype,
-    address: u64,
-    [rows, columns]: [u64; 2],
-    row_bytes: u64,
-    [box_rows, box_columns]: [u32; 2],
-    swizzle: u32,
-) -> Result<[u8; 128], String> {
-    let dtype = match dtype {
-        Dtype::Bf16 => DataType::Bf16,
-        Dtype::F32 => DataType::F32,
-        other => return Err(format!("no kernel reads boxes of {other}")),
-    };
-    let swizzle = match swizzle {
-        0 => Swizzle::None,
-        32 => Swizzle::B32,
-        64 => Swizzle::B64,
-        128 => Swizzle::B128,
-        other => return Err(format!("there is no swizzle over {other} bytes")),
-    };
-    let spec = TensorSpec {
-        dtype,
-        rank: 2,
-        address,
-        dims: [columns, rows, 1, 1, 1],
-        strides: [row_bytes, 0, 0, 0],
-        box_dims: [box_columns, box_rows, 1, 1, 1],
-        element_strides: [1; 5],
-        swizzle,
-        fill: OobFill::Zero,
-    };
-    tma_map::TensorMap::new(spec).map(|map| map.encode()).map_err(|error| error.to_string())
 }

@@ -1,7 +1,7 @@
 //! Devices: what runs an artifact's kernels. One trait; `host` always exists, a GPU is found at run time.
 
 pub mod choice;
-pub(crate) mod cuda;
+pub mod cuda;
 pub mod gpu;
 pub mod host;
 mod profile;

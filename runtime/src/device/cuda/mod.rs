@@ -27,6 +27,14 @@ use super::gpu::driver::{
 
 pub(crate) use probe::gpus;
 
+/// Opens the GPU of a number, for whoever launches kernels without a model.
+///
+/// # Errors
+/// What the driver says, or that there is none.
+pub fn open(number: u32) -> Result<Box<dyn Driver>, DriverError> {
+    Cuda::open(number).map(|cuda| Box::new(cuda) as Box<dyn Driver>)
+}
+
 /// Bytes that a copy moves when bandwidth is measured: much more than any cache holds.
 const COPY_BYTES: u64 = 512 << 20;
 

@@ -3,15 +3,14 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nemo_kernels::nvptx;
-use nemo_kernels::target::Sm;
+use nemo_ir::types::Dtype;
 use nemort::device::gpu::driver::{
     Address, Driver, DriverError, DriverFactory, Facts, GraphId, Image, KernelId, KernelUse, Launch, Loaded,
     Matrix, Memory, ModuleId, TensorMapBytes,
 };
+use ptx_sim::tensor::swizzle::Swizzle;
+use ptx_sim::tensor::tma_map::{self, DataType, OobFill, TensorSpec};
 use ptx_sim::{Counts, Module, Options};
-
-use crate::sim::matrix_map;
 
 /// Memory of the card, as large as an A10G's.
 const BYTES: u64 = 24 << 30;
@@ -39,22 +38,18 @@ struct Card {
     tally: Arc<Mutex<Tally>>,
 }
 
+/// A card, and what it has done.
+pub fn card(facts: Facts) -> (Box<dyn Driver>, Arc<Mutex<Tally>>) {
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    (Box::new(Card::new(facts, Arc::clone(&tally))), tally)
+}
+
 /// A factory of cards, and what they have done.
-pub fn cards(sm: Sm) -> (DriverFactory, Arc<Mutex<Tally>>) {
+pub fn cards(facts: Facts) -> (DriverFactory, Arc<Mutex<Tally>>) {
     let tally = Arc::new(Mutex::new(Tally::default()));
     let shared = Arc::clone(&tally);
     let make = move || -> Result<Box<dyn Driver>, DriverError> {
-        let needs = nvptx::needs(sm);
-        let name = format!("simulated {}", sm.name());
-        Ok(Box::new(Card {
-            facts: Facts { name, capability: needs.capability, driver: needs.driver },
-            taken: 0,
-            memory: ptx_sim::Memory::new(),
-            modules: Vec::new(),
-            kernels: Vec::new(),
-            graphs: Vec::new(),
-            tally: Arc::clone(&shared),
-        }))
+        Ok(Box::new(Card::new(facts.clone(), Arc::clone(&shared))))
     };
     (DriverFactory::new(make), tally)
 }
@@ -64,6 +59,18 @@ fn said(error: impl std::fmt::Display) -> DriverError {
 }
 
 impl Card {
+    fn new(facts: Facts, tally: Arc<Mutex<Tally>>) -> Self {
+        Self {
+            facts,
+            taken: 0,
+            memory: ptx_sim::Memory::new(),
+            modules: Vec::new(),
+            kernels: Vec::new(),
+            graphs: Vec::new(),
+            tally,
+        }
+    }
+
     fn launch(&mut self, launch: &Launch) -> Result<(), DriverError> {
         if launch.is_empty() {
             return Ok(());
@@ -134,9 +141,7 @@ impl Driver for Card {
         if self.facts.capability < (9, 0) {
             return Err(DriverError("the card has no tensor memory accelerator".to_owned()));
         }
-        let Matrix { address, dtype, rows, columns, row_bytes, box_rows, box_columns, swizzle } = *matrix;
-        matrix_map(dtype, address.0, [rows, columns], row_bytes, [box_rows, box_columns], swizzle)
-            .map_err(said)
+        matrix_map(matrix)
     }
 
     fn run(&mut self, launches: &[Launch]) -> Result<(), DriverError> {
@@ -167,4 +172,35 @@ impl Driver for Card {
     fn measure_bandwidth(&mut self) -> Option<f64> {
         None
     }
+}
+
+/// The tensor map of a matrix.
+///
+/// # Errors
+/// Where hardware would refuse it.
+pub fn matrix_map(matrix: &Matrix) -> Result<TensorMapBytes, DriverError> {
+    let dtype = match matrix.dtype {
+        Dtype::Bf16 => DataType::Bf16,
+        Dtype::F32 => DataType::F32,
+        other => return Err(DriverError(format!("no kernel reads boxes of {other}"))),
+    };
+    let swizzle = match matrix.swizzle {
+        0 => Swizzle::None,
+        32 => Swizzle::B32,
+        64 => Swizzle::B64,
+        128 => Swizzle::B128,
+        other => return Err(DriverError(format!("there is no swizzle over {other} bytes"))),
+    };
+    let spec = TensorSpec {
+        dtype,
+        rank: 2,
+        address: matrix.address.0,
+        dims: [matrix.columns, matrix.rows, 1, 1, 1],
+        strides: [matrix.row_bytes, 0, 0, 0],
+        box_dims: [matrix.box_columns, matrix.box_rows, 1, 1, 1],
+        element_strides: [1; 5],
+        swizzle,
+        fill: OobFill::Zero,
+    };
+    tma_map::TensorMap::new(spec).map(|map| map.encode()).map_err(said)
 }
