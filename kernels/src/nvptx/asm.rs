@@ -1,6 +1,7 @@
 //! Instructions that LLVM has no intrinsic for, or emits without their ordering.
 
 use inkwell::InlineAsmDialect;
+use inkwell::attributes::{Attribute, AttributeLoc};
 use inkwell::types::{BasicMetadataTypeEnum, BasicType};
 use inkwell::values::{BasicMetadataValueEnum, CallSiteValue};
 
@@ -8,9 +9,9 @@ use super::emit::Emit;
 use crate::emit::{Any, Int, Ptr, built};
 
 impl<'c> Emit<'c, '_> {
-    /// Orders this thread's accesses to global memory, for all threads of the device.
+    /// Orders this thread's accesses to memory, for all threads of the device, as acquire and release do.
     pub fn fence(&self) {
-        self.effect("llvm.nvvm.membar.gl", &[], &[]);
+        self.asm_effect("fence.acq_rel.gpu;", "~{memory}", &[]);
     }
 
     /// Adds 1 to a counter (u32) in global memory, or makes it 0 where it is `most`; gives what it was.
@@ -53,6 +54,10 @@ impl<'c> Emit<'c, '_> {
         let function = self.context.create_inline_asm(ty, text, constraints, true, false, dialect, false);
         let operands: Vec<BasicMetadataValueEnum<'c>> =
             operands.iter().map(|value| (*value).into()).collect();
-        built(self.builder.build_indirect_call(ty, function, &operands, ""))
+        let call = built(self.builder.build_indirect_call(ty, function, &operands, ""));
+        // Some of it is for all threads of a warp together: it may not be moved into or out of a branch.
+        let convergent = Attribute::get_named_enum_kind_id("convergent");
+        call.add_attribute(AttributeLoc::Function, self.context.create_enum_attribute(convergent, 0));
+        call
     }
 }

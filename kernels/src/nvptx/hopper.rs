@@ -4,7 +4,7 @@
 use inkwell::types::{BasicType, BasicTypeEnum};
 
 use super::emit::Emit;
-use crate::emit::{Float, Int, Ptr, built};
+use crate::emit::{Any, Float, Int, Ptr, built};
 
 /// Address space of shared memory in a cluster, of which a CTA's own is a part.
 const SHARED_CLUSTER: u16 = 7;
@@ -76,9 +76,34 @@ impl<'c> Emit<'c, '_> {
         self.asm_effect("fence.proxy.async.shared::cta;", "~{memory}", &[]);
     }
 
-    /// Before the first wgmma that uses registers which were written by something else.
+    /// Between the batches of a loop, whose sums nothing but wgmma writes.
     pub fn wgmma_fence(&self) {
         self.effect("llvm.nvvm.wgmma.fence.sync.aligned", &[], &[]);
+    }
+
+    /// Before the first wgmma that uses registers which were written by something else: sums, and left operands. It gives
+    /// them back, so that LLVM can write none of them after the fence, which the instruction set leaves undefined.
+    pub fn wgmma_begin(&self, registers: &[Any<'c>]) -> Vec<Any<'c>> {
+        self.pass("wgmma.fence.sync.aligned;", registers)
+    }
+
+    /// Waits until no group is under way, and gives the sums, which LLVM cannot read before then.
+    pub fn wgmma_end(&self, sums: &[Float<'c>]) -> Vec<Float<'c>> {
+        let sums: Vec<_> = sums.iter().map(|sum| Any::from(*sum)).collect();
+        let sums = self.pass("wgmma.wait_group.sync.aligned 0;", &sums);
+        sums.into_iter().map(Any::into_float_value).collect()
+    }
+
+    /// Inline assembly through which registers pass unchanged.
+    fn pass(&self, text: &str, registers: &[Any<'c>]) -> Vec<Any<'c>> {
+        let letters: Vec<_> =
+            registers.iter().map(|value| if value.is_float_value() { "=f" } else { "=r" }).collect();
+        let tied: Vec<String> = (0..registers.len()).map(|index| index.to_string()).collect();
+        let fields: Vec<BasicTypeEnum<'c>> = registers.iter().map(Any::get_type).collect();
+        let constraints = format!("{},{},~{{memory}}", letters.join(","), tied.join(","));
+        let call = self.asm(text, &constraints, Some(self.context.struct_type(&fields, false)), registers);
+        let passed = call.try_as_basic_value().basic().expect("it gives what it takes").into_struct_value();
+        (0..registers.len()).map(|index| self.field(passed, index as u32)).collect()
     }
 
     /// Closes the group of wgmma since the last.
@@ -145,11 +170,11 @@ impl<'c> Emit<'c, '_> {
         );
         let outputs = vec!["=f"; count].join(",");
         let tied: Vec<String> = (0..count).map(|index| index.to_string()).collect();
-        let constraints = format!("{outputs},{constraint},l,{}", tied.join(","));
+        let constraints = format!("{outputs},{constraint},l,{},~{{memory}}", tied.join(","));
         let fields: Vec<BasicTypeEnum<'c>> = vec![self.context.f32_type().as_basic_type_enum(); count];
         let ty = self.context.struct_type(&fields, false);
-        let mut operands: Vec<_> = a.iter().chain([&b]).map(|word| crate::emit::Any::from(*word)).collect();
-        operands.extend(sums.iter().map(|sum| crate::emit::Any::from(*sum)));
+        let mut operands: Vec<_> = a.iter().chain([&b]).map(|word| Any::from(*word)).collect();
+        operands.extend(sums.iter().map(|sum| Any::from(*sum)));
         let call = self.asm(&text, &constraints, Some(ty), &operands);
         let result = call.try_as_basic_value().basic().expect("it gives sums").into_struct_value();
         (0..count).map(|index| self.field(result, index as u32).into_float_value()).collect()

@@ -8,7 +8,7 @@ use nemo_ir::types::{Dtype, Symbol, Type};
 use super::geometry;
 use super::memory::Written;
 use super::module::emit_text;
-use super::{Emit, Kernel, geometry_of};
+use super::{Any, Emit, Kernel, geometry_of};
 use crate::spec::{KernelSpec, Layout, Steps};
 use crate::target::Sm;
 
@@ -143,16 +143,22 @@ fn warpgroups() {
             e.copy_box(b, e.map(0), (e.word(64), e.word(0)), barrier);
         });
         e.mbarrier_wait(barrier, e.word(0));
-        let mut sums = vec![e.float(0.0); 32];
-        e.wgmma_fence();
+        let zeros = e.wgmma_begin(&[e.float(0.0).into(); 32]);
+        let mut sums: Vec<_> = zeros.into_iter().map(Any::into_float_value).collect();
         for k in 0..4 {
             let (a, b) = (e.offset(a, e.word(32 * k)), e.offset(b, e.word(32 * k)));
             sums = e.wgmma(e.descriptor(a), e.descriptor(b), &sums);
         }
+        e.wgmma_commit();
+        e.wgmma_wait(1);
+        sums = e.wgmma_end(&sums);
+        e.wgmma_fence();
         let weights = [0, 1, 2, 3].map(|at| e.bits(sums[at]));
+        let ready = e.wgmma_begin(&weights.map(Any::from));
+        let weights = std::array::from_fn(|at| ready[at].into_int_value());
         sums = e.wgmma_registers(weights, e.descriptor_by_rows(b, 8192), &sums);
         e.wgmma_commit();
-        e.wgmma_wait(0);
+        sums = e.wgmma_end(&sums);
         e.proxy_fence();
         e.store(e.at(e.arg(1), Dtype::F32, e.times(e.thread(), 32)), Dtype::F32, &sums, 4);
         e.mbarrier_arrive(barrier);

@@ -8,7 +8,7 @@ use super::Shape;
 use super::prefill::{Part, Products, Rows};
 use super::stage::{Reader, Stage};
 use super::warps::operand;
-use crate::nvptx::{Emit, Float, Int, Ptr};
+use crate::nvptx::{Any, Emit, Float, Int, Ptr};
 
 /// Columns of a block of a stage.
 const BLOCK: u64 = 64;
@@ -68,8 +68,8 @@ impl<'c> Products<'c> for Warpgroup<'c> {
     }
 
     fn scores(&self, e: &Emit<'c, '_>) -> Vec<[Float<'c>; 4]> {
-        let mut sums = vec![e.float(0.0); PAGE_TOKENS as usize / 2];
-        e.wgmma_fence();
+        let zeros = vec![e.float(0.0).into(); PAGE_TOKENS as usize / 2];
+        let mut sums: Vec<_> = e.wgmma_begin(&zeros).into_iter().map(Any::into_float_value).collect();
         for column in (0..self.head_dim).step_by(DEPTH as usize) {
             let bytes = (column % BLOCK) as u32 * 2;
             let place = e.word((column / BLOCK) as u32 * self.block() + bytes);
@@ -77,22 +77,24 @@ impl<'c> Products<'c> for Warpgroup<'c> {
             sums = e.wgmma(queries, keys, &sums);
         }
         e.wgmma_commit();
-        e.wgmma_wait(0);
-        by_eight(&sums)
+        by_eight(&e.wgmma_end(&sums))
     }
 
     fn sum_values(&self, e: &Emit<'c, '_>, weights: &[[Float<'c>; 4]], sums: &mut [[Float<'c>; 4]]) {
-        let mut flat: Vec<_> = sums.iter().flatten().copied().collect();
-        let operands: Vec<_> = weights.chunks(2).map(|weights| operand(e, weights)).collect();
-        e.wgmma_fence();
+        let operands = weights.chunks(2).flat_map(|weights| operand(e, weights));
+        let words: Vec<Any<'c>> = operands.map(Any::from).collect();
+        let written = [words.clone(), sums.iter().flatten().map(|sum| Any::from(*sum)).collect()].concat();
+        let ready = e.wgmma_begin(&written);
+        let (words, flat) = ready.split_at(words.len());
+        let mut flat: Vec<_> = flat.iter().map(|sum| sum.into_float_value()).collect();
+        let operands = words.chunks(4).map(|four| std::array::from_fn(|index| four[index].into_int_value()));
         for (token, weights) in (0..).step_by(DEPTH as usize).zip(operands) {
             let values = e.offset(self.values, e.word(token * BLOCK as u32 * 2));
             let values: Int<'c> = e.descriptor_by_rows(values, self.block());
             flat = e.wgmma_registers(weights, values, &flat);
         }
         e.wgmma_commit();
-        e.wgmma_wait(0);
-        sums.copy_from_slice(&by_eight(&flat));
+        sums.copy_from_slice(&by_eight(&e.wgmma_end(&flat)));
     }
 }
 
