@@ -45,7 +45,11 @@ fn models(out: &Path) -> Result<(), Box<dyn Error>> {
             max_context: Some(16_384),
             ..CompileOptions::new(targets.clone())
         };
-        write(&Model::builtin(name)?, &options, &out.join("models").join(format!("{name}.nemo")))?;
+        write(
+            &Model::builtin(name).expect("a built-in system"),
+            &options,
+            &out.join("models").join(format!("{name}.nemo")),
+        )?;
     }
     targets.push(HostTarget::detect()?.into());
     for name in FIXTURES {

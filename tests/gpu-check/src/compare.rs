@@ -33,8 +33,8 @@ impl Tolerance {
                     0.0 => 0.0,
                     off => off * 128.0 / (b.abs() + rms),
                 };
-                // `max` would pass a NaN over.
-                pairs.map(ratio).fold(0.0, |most, x| if x <= most { most } else { x })
+                // `max` passes a NaN over.
+                pairs.map(ratio).map(|x| if x.is_nan() { f64::INFINITY } else { x }).fold(0.0, f64::max)
             }
         };
         if error.is_nan() { f64::INFINITY } else { error }
