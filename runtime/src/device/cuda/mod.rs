@@ -1,6 +1,6 @@
 //! GPUs through NVIDIA's driver, which is found at run time.
 //!
-//! Nothing here is called before [`gpus`] or [`Cuda::open`] has found the driver's library: the bindings panic
+//! Nothing here is called before `gpus` or `Cuda::open` has found the driver's library: the bindings panic
 //! without it.
 
 #![allow(unsafe_code, reason = "the driver's interface is C")]
