@@ -9,6 +9,7 @@ mod kernels;
 mod linear;
 mod norm;
 mod scan;
+mod sizes;
 mod tiles;
 mod traffic;
 

@@ -9,4 +9,4 @@ pub mod kernel;
 mod native;
 pub mod ptxas;
 pub mod random;
-mod sim;
+pub mod sim;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 
 use gpu_check::card::matrix_map;
 use gpu_check::launch::{Map, Places, Prepared, Room};
+use nemo_ir::ops::OperandKind;
 use nemo_ir::plan::{Extent, Geometry, Phase, TensorMap};
-use nemo_ir::step::StepDims;
+use nemo_ir::step::{PAGE_TOKENS, StepDims, StepInput};
 use nemo_ir::types::Symbol;
 use nemo_kernels::nvptx::{self, NvptxError};
 use nemo_kernels::spec::{KernelSpec, Layout, Steps};
@@ -16,7 +17,7 @@ use ptx_sim::{Counts, Launch, Memory, Module, Options};
 use crate::native::{Buffer, extent};
 
 /// Largest T of each range of decode steps that kernels are made for here, as in plans.
-const DECODE_ENDS: [u64; 4] = [1, 8, 64, 256];
+const DECODE_ENDS: [u64; 5] = [1, 8, 16, 64, 256];
 /// Largest T of the steps that prefill kernels are made for here.
 const PREFILL: u64 = 512;
 
@@ -86,6 +87,40 @@ impl SimKernel {
         memory.read(counters, &mut left).expect("it is still there");
         assert!(left.iter().all(|byte| *byte == 0), "{}: counters are not zero again", self.spec);
     }
+}
+
+/// What one decode step of one sequence costs that has `context` tokens in its cache, all values zero.
+///
+/// # Panics
+/// When a check of the simulator fires.
+pub fn cost_of_a_token(sm: Sm, spec: &KernelSpec, context: u64) -> Counts {
+    let pages = (context + 1).div_ceil(PAGE_TOKENS);
+    let dims = StepDims { tokens: 1, seqs: 1, rows: 1, pages };
+    let value = |symbol| match symbol {
+        Symbol::S => 1,
+        Symbol::N => pages,
+        symbol => extent(dims, symbol),
+    };
+    let ints = |ints: &[i32]| ints.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+    let mut buffers = Vec::new();
+    let places = (0..spec.op.operands.len()).filter(|index| spec.present(*index).is_some());
+    for (layout, place) in spec.operands.iter().zip(places) {
+        let bytes = match spec.op.operands[place].kind {
+            OperandKind::Step(StepInput::SeqStart) => ints(&[0, 1]),
+            OperandKind::Step(StepInput::Context | StepInput::Positions) => ints(&[context as i32]),
+            OperandKind::Step(StepInput::Pages) => ints(&(0..pages as i32).collect::<Vec<_>>()),
+            _ => {
+                let gap = layout.row_stride - layout.ty.width().unwrap_or(layout.row_stride);
+                vec![0; (layout.ty.bytes(value) + gap * layout.dtype().bytes()) as usize]
+            }
+        };
+        buffers.push(Buffer::new(&bytes));
+    }
+    buffers.extend(spec.results.iter().map(|result| Buffer::poisoned(&result.ty, dims)));
+    let args: Vec<usize> = (0..buffers.len()).collect();
+    let kernel = SimKernel::new(sm, Phase::Decode, spec);
+    kernel.call(&mut buffers, &args, dims);
+    kernel.counts.into_inner()
 }
 
 /// The launch of a spec's kernel for a step.

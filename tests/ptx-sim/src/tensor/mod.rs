@@ -6,7 +6,6 @@
 
 pub mod float;
 pub mod ldmatrix;
-pub mod mbarrier;
 pub mod mma;
 pub mod swizzle;
 pub mod tma;

@@ -1,9 +1,8 @@
 //! Everything that is read from bits a program made: what was written is read back, other bits are an error or
 //! stay what they are, and nothing panics.
 
-use proptest::array::{uniform4, uniform5, uniform8, uniform32};
+use proptest::array::{uniform4, uniform5, uniform32};
 use proptest::prelude::*;
-use ptx_sim::tensor::mbarrier::Mbarrier;
 use ptx_sim::tensor::swizzle::Swizzle;
 use ptx_sim::tensor::tma::{CopyError, Source};
 use ptx_sim::tensor::tma_map::{DataType, OobFill, TensorMap, TensorSpec};
@@ -72,13 +71,6 @@ proptest! {
         let fields = bits & 0xc00e_3fff_3fff_3fff;
         let plain = if fields >> 62 == 0 { fields & !(7 << 49) } else { fields };
         prop_assert_eq!(Descriptor::decode(plain).map(Descriptor::encode), Ok(plain));
-    }
-
-    #[test]
-    fn barriers_survive_their_bytes(bytes in uniform8(any::<u8>())) {
-        if let Ok(barrier) = Mbarrier::decode(bytes) {
-            prop_assert_eq!(barrier.encode(), bytes);
-        }
     }
 
     #[test]

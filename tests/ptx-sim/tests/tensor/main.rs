@@ -4,7 +4,6 @@
 mod bytes;
 mod float;
 mod ldmatrix;
-mod mbarrier;
 mod mma;
 mod tma;
 mod tma_map;
