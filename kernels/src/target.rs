@@ -121,6 +121,22 @@ impl Sm {
     /// Every one.
     pub const ALL: [Self; 2] = [Self::Sm86, Self::Sm90];
 
+    /// Multiprocessors of the smallest card of it that is reckoned with: A10G, H100.
+    pub const fn multiprocessors(self) -> u64 {
+        match self {
+            Self::Sm86 => 80,
+            Self::Sm90 => 132,
+        }
+    }
+
+    /// Bytes of shared memory that a CTA may have.
+    pub const fn shared_bytes(self) -> u32 {
+        match self {
+            Self::Sm86 => 99 << 10,
+            Self::Sm90 => 227 << 10,
+        }
+    }
+
     /// The name that NVIDIA gives it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -158,7 +158,7 @@ fn a_rows_bits_do_not_depend_on_its_place() {
     let first = |answers: &Answers, row: usize| answers.kernel[row * n..][..n].to_vec();
     for (backend, counts) in backends().into_iter().map(|backend| {
         let decode = matches!(backend, Backend::Sim(_, Phase::Decode));
-        (backend, if decode { [64, 9] } else { [130, 1] })
+        (backend, if decode { [64, 17] } else { [130, 1] })
     }) {
         let [many, few] = counts;
         let all = Machine::new(&backend, linear((many, n, k), F32)).run(&step_of(&backend, many), 1);

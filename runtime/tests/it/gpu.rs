@@ -386,7 +386,8 @@ fn machine_code_is_used_where_it_is_the_gpus_own() {
     let compiled = "the driver compiled the kernels in 1.5 s";
     assert_eq!(load((8, 6), Ok(())), (vec![Asked::Cubin], String::new()));
     let no = Err(DriverError("no".to_owned()));
-    assert_eq!(load((8, 6), no), (vec![Asked::Cubin, Asked::Ptx], compiled.to_owned()));
+    let refused = "the artifact's machine code is not used, its PTX is: no";
+    assert_eq!(load((8, 6), no), (vec![Asked::Cubin, Asked::Ptx], format!("{refused}; {compiled}")));
     let later = "GPU 0 (Fake, compute capability 12.0, driver 535) has no target of its own in the artifact: it runs \
                  `sm_86`";
     assert_eq!(load((12, 0), Ok(())), (vec![Asked::Ptx], format!("{later}; {compiled}")));

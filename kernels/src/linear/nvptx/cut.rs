@@ -12,22 +12,6 @@ const F32: Dtype = Dtype::F32;
 /// The most CTAs that share K.
 const MOST_SPLITS: u64 = 8;
 
-/// Multiprocessors of the smallest card of a target that is reckoned with: A10G, H100.
-pub(super) fn multiprocessors(sm: Sm) -> u64 {
-    match sm {
-        Sm::Sm86 => 80,
-        Sm::Sm90 => 132,
-    }
-}
-
-/// Bytes of shared memory that a CTA may have.
-pub(super) fn shared_budget(sm: Sm) -> u64 {
-    match sm {
-        Sm::Sm86 => 99 << 10,
-        Sm::Sm90 => 227 << 10,
-    }
-}
-
 /// The most rows that a step has.
 pub(super) fn most_rows(spec: &KernelSpec, rows: Dim) -> u64 {
     let steps = spec.steps.expect("`kernel` refuses specs without steps");
@@ -40,7 +24,7 @@ pub(super) fn most_rows(spec: &KernelSpec, rows: Dim) -> u64 {
 
 /// How many CTAs share K, so that a card is busy: each has two of the rounds that its warps make at least.
 pub(super) fn splits(sm: Sm, blocks: u64, rounds: u64) -> u64 {
-    (multiprocessors(sm) / blocks).clamp(1, MOST_SPLITS).min((rounds / 2).max(1))
+    (sm.multiprocessors() / blocks).clamp(1, MOST_SPLITS).min((rounds / 2).max(1))
 }
 
 /// The most CTAs along y.

@@ -38,7 +38,7 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Result<Kernel, St
     let blocks = Blocks::of(&plan, parts.max(WARPS * COLUMNS / STRIP));
     let stride = blocks.strips * STRIP + 4;
     let staged_bytes = (rows * stride * 4) as u32;
-    let budget = cut::shared_budget(sm) - u64::from(staged_bytes) - 1024;
+    let budget = u64::from(sm.shared_bytes()) - u64::from(staged_bytes) - 1024;
     let staging = Staging::of(&plan, rows, budget, true);
     let tiles = Rows16 { dim: plan.rows, rows, most };
     let shared = staging.space(&plan).after(SharedBytes::default().and(staged_bytes, 16));

@@ -60,7 +60,7 @@ impl Cut {
         let most = cut::most_rows(spec, plan.rows);
         // Sums of sixteen rows, with some room.
         let staged = if plan.parts() > 2 * WARPS { 40 << 10 } else { 20 << 10 };
-        let budget = cut::shared_budget(sm) - staged;
+        let budget = u64::from(sm.shared_bytes()) - staged;
         let staging = |rows| Staging::of(plan, rows, budget, false);
         let rows = most.min(16);
         // Eight rows a tile read the weights twice, the second time mostly from cache; that is less work than to norm
@@ -77,7 +77,7 @@ impl Cut {
     /// and the norm's weights again.
     fn shape(sm: Sm, plan: &Plan, (rows, tiles): (u64, u64)) -> (u64, u64) {
         let parts = plan.parts();
-        let enough = 2 * cut::multiprocessors(sm);
+        let enough = 2 * sm.multiprocessors();
         let count = |strips: u64, across: u64| Blocks::of(plan, strips * across).count() * tiles;
         let holds = |(strips, across): &(u64, u64)| strips * across >= parts;
         let shapes = [(2, 8), (2, 4), (2, 2), (2, 1)];
@@ -86,7 +86,7 @@ impl Cut {
         let (strips, across) = busy.or_else(|| fitting.next_back()).unwrap_or((4, 8));
         // Of more rows than a few, a strip's weights are hardly more bytes than x.
         let narrow = across == 1 && parts == 1 && rows <= 4;
-        if narrow && count(strips, across) < cut::multiprocessors(sm) { (1, 1) } else { (strips, across) }
+        if narrow && count(strips, across) < sm.multiprocessors() { (1, 1) } else { (strips, across) }
     }
 
     /// Warps that share K.

@@ -228,10 +228,11 @@ fn load(
     notes: &mut Vec<String>,
 ) -> Result<ModuleId, GpuError> {
     let own = driver.facts().capability == kernels.needs.capability;
-    if let Some(cubin) = kernels.cubin.filter(|_| own)
-        && let Ok(Loaded { module, .. }) = driver.load(Image::Cubin(cubin))
-    {
-        return Ok(module);
+    if let Some(cubin) = kernels.cubin.filter(|_| own) {
+        match driver.load(Image::Cubin(cubin)) {
+            Ok(Loaded { module, .. }) => return Ok(module),
+            Err(error) => notes.push(format!("the artifact's machine code is not used, its PTX is: {error}")),
+        }
     }
     let Loaded { module, compiled } = driver.load(Image::Ptx(text))?;
     if let Some(time) = compiled {

@@ -43,12 +43,8 @@ impl Shares {
         let tiles = shape.group.div_ceil(most);
         let heads = shape.group.div_ceil(tiles);
         // Two CTAs for each SM, at the middle of the range; a power of two.
-        let sms = match sm {
-            Sm::Sm86 => 80,
-            Sm::Sm90 => 132,
-        };
         let tokens = (steps.min_tokens.max(1) * steps.max_tokens.max(1)).isqrt();
-        let wanted = (2 * sms / (tokens * tiles * shape.cache.heads)).max(1);
+        let wanted = (2 * sm.multiprocessors() / (tokens * tiles * shape.cache.heads)).max(1);
         let splits = (1 << wanted.ilog2()).clamp(MIN_SPLITS, MAX_SPLITS);
         Self { heads, tiles, splits }
     }

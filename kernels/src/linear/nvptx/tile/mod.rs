@@ -13,7 +13,7 @@ use inkwell::IntPredicate;
 use nemo_ir::plan::{Extent, Geometry};
 use nemo_ir::types::{Dim, Dtype, Symbol};
 
-use super::cut::{most_rows, multiprocessors};
+use super::cut::most_rows;
 use super::epilogue::{Done, Staged, finish};
 use super::plan::Plan;
 use super::strips::{Blocks, STRIP};
@@ -41,7 +41,7 @@ pub(super) struct Cut {
 
 /// CTAs that are at work at once: two share a multiprocessor.
 fn places(sm: Sm) -> u64 {
-    2 * multiprocessors(sm)
+    2 * sm.multiprocessors()
 }
 
 /// A tile's shape, by the most rows there are and the columns that an epilogue needs at once.

@@ -17,7 +17,7 @@ use inkwell::IntPredicate;
 use nemo_ir::plan::{Extent, Geometry, TensorMap};
 use nemo_ir::types::{Dim, Dtype};
 
-use super::cut::{most_rows, multiprocessors};
+use super::cut::most_rows;
 use super::epilogue::{Done, Staged, finish};
 use super::plan::Plan;
 use super::strips::{Blocks, STRIP};
@@ -57,10 +57,10 @@ impl Cut {
         let tiles = |cut: &Self| cut.blocks.count() * rows.div_ceil(ROWS.into());
         // Wide tiles read less; where they are too few, narrow ones occupy more multiprocessors.
         let cut = match wide {
-            Ok(wide) if tiles(&wide) >= multiprocessors(sm) => wide,
+            Ok(wide) if tiles(&wide) >= sm.multiprocessors() => wide,
             wide => Self::with(plan, 128).or(wide)?,
         };
-        if tiles(&cut) * 2 < multiprocessors(sm) {
+        if tiles(&cut) * 2 < sm.multiprocessors() {
             return Err(format!("{} tiles of {rows} rows", tiles(&cut)));
         }
         Ok(cut)

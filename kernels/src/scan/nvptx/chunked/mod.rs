@@ -58,12 +58,12 @@ impl Tiling {
         let (state, warps) = ((shape.state / 16) as u32, (shape.head_dim / 16) as u32);
         // A larger state leaves no registers for x.
         let overlaid = if state <= 8 { ROWS / 16 } else { 0 };
-        let (stages, most) = match sm {
-            Sm::Sm86 => (1, 99 << 10),
-            Sm::Sm90 => (2, 227 << 10),
+        let stages = match sm {
+            Sm::Sm86 => 1,
+            Sm::Sm90 => 2,
         };
         let tiling = Self { state, warps, stages, overlaid };
-        Ok((tiling.shared().0 <= most).then_some(tiling))
+        Ok((tiling.shared().0 <= sm.shared_bytes()).then_some(tiling))
     }
 
     /// CTAs whose registers shall fit a multiprocessor: as many as its shared memory takes, where that is little.
