@@ -17,6 +17,7 @@ mod math;
 mod matrix;
 mod memory;
 mod module;
+pub(crate) mod ring;
 #[cfg(test)]
 mod tests;
 mod warp;
