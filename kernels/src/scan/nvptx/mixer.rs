@@ -12,7 +12,7 @@ use super::heads::{Columns, Scan, Shape};
 use super::recurrent::{Cut, Inputs, Work};
 use super::sequences::{Sequence, Sequences};
 use super::window::Taps;
-use crate::nvptx::{Chain, Emit, Float, Int, Kernel, Link, Ptr, Written};
+use crate::nvptx::{COMBINING, Chain, Emit, Float, Int, Kernel, Link, Needs, Ptr, Written};
 use crate::spec::KernelSpec;
 
 const F32: Dtype = Dtype::F32;
@@ -54,11 +54,20 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String>
         partials: mixer.norm.map_or(0, |_| steps.max_tokens * inner * mixer.scanned.bytes()),
         ..geometry
     };
-    Ok(Kernel::new(geometry, move |e| {
+    let resident = if cut.threads() <= 384 { 2 } else { 1 };
+    // Taps and windows, in f32 and as they are kept, of the channels that belong to a group.
+    let channel = mixer.taps.taps * 4 + 4 + mixer.taps.taps * mixer.taps.dtype.bytes();
+    let needs = Needs {
+        // The window is there before the scan begins; the last CTA reads it again to move it, then what it norms.
+        waits: 4 + COMBINING,
+        again: 2 * scan.shape.state * channel,
+        ..cut.needs(resident)
+    };
+    Ok(Kernel::needing(geometry, needs, move |e| {
         let chain = e.chain();
         let link = chain.find(&["causal_conv1d"]).ok_or("the chain has no convolution")?;
         let sequences = Sequences::of(e, link)?;
-        e.resident(if cut.threads() <= 384 { 2 } else { 1 });
+        e.resident(resident);
         let work = Work::new(e, scan, cut, sequences);
         let space = e.shared(4 + e.warps() * 4, 4);
         let slot_in = sequences.slot_in(e, work.sequence);

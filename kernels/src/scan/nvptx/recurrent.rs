@@ -11,7 +11,7 @@ use nemo_ir::types::{Dtype, Symbol};
 
 use super::heads::{Columns, Scan, Shape};
 use super::sequences::{Sequence, Sequences};
-use crate::nvptx::{Any, Chain, Emit, Float, Int, Kernel, Link, Ptr, SharedBytes, Written, geometry};
+use crate::nvptx::{Any, Chain, Emit, Float, Int, Kernel, Link, Needs, Ptr, SharedBytes, Written, geometry};
 use crate::spec::KernelSpec;
 
 const F32: Dtype = Dtype::F32;
@@ -73,6 +73,12 @@ impl Cut {
         self.high * self.rows
     }
 
+    /// A thread holds its state in registers, and asks for all of it at once.
+    pub fn needs(&self, resident: u32) -> Needs {
+        let held = u64::from(self.vector) * self.rows;
+        Needs::of_residents(self.threads(), resident, self.active() * held * 4)
+    }
+
     /// Whether every thread has a place in the state.
     fn is_full(&self) -> bool {
         self.active() == u64::from(self.threads())
@@ -97,11 +103,14 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain, link: &Link) -> Result<Ke
     let cut = Cut::of(scan.shape, scan.state_vector(spec))?;
     let column = |name| Columns::of(spec, chain, link, name);
     let ready = Ready::of(spec, [column("x")?, column("b")?, column("c")?], scan.shape, &cut);
-    Ok(Kernel::new(cut.geometry(scan.shape, |shared| shared), move |e| {
+    let geometry = cut.geometry(scan.shape, |shared| shared);
+    // One loads while the other computes.
+    let resident = if cut.threads() <= 512 { 2 } else { 1 };
+    Ok(Kernel::needing(geometry, cut.needs(resident), move |e| {
         let chain = e.chain();
         let link = chain.links.last().ok_or("the chain is empty")?;
         let sequences = Sequences::of(e, link)?;
-        e.resident(if cut.threads() <= 512 { 2 } else { 1 });
+        e.resident(resident);
         let work = Work::new(e, scan, cut, sequences);
         let y = e.result();
         work.run(

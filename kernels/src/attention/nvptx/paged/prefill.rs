@@ -14,7 +14,7 @@ use super::warpgroup::Warpgroup;
 use super::warps::Warps;
 use super::{LOWEST, Shape, fade, normalizer, weight};
 use crate::attention::nvptx::cache::Cache;
-use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
+use crate::nvptx::{Any, Emit, Float, Int, Kernel, Needs, Ptr, SharedBytes, geometry};
 use crate::target::Sm;
 
 /// Rows of a CTA, and of a warp.
@@ -101,7 +101,11 @@ pub(super) fn kernel(sm: Sm, shape: Shape) -> Kernel {
     let pieces = if warpgroup { Warpgroup::pieces(&shape).to_vec() } else { Warps::pieces(&shape).to_vec() };
     let shared = pieces.iter().fold(SharedBytes::default(), |sum, (bytes, align)| sum.and(*bytes, *align)).0;
     let geometry = Geometry { shared, ..geometry::of(tile::grid(ROWS, heads), THREADS) };
-    Kernel::new(geometry, move |e| {
+    // A page of keys and one of values.
+    let page = 2 * 2 * PAGE_TOKENS * shape.cache.head_dim;
+    let resident = if warpgroup { WARPGROUPS } else { 2 };
+    let needs = Needs { waits: 3, ..Needs::of_residents(THREADS, resident, page) };
+    Kernel::needing(geometry, needs, move |e| {
         let space: Vec<_> = pieces.iter().map(|(bytes, align)| e.shared(*bytes, *align)).collect();
         let tile = Tile::of(e, ROWS, heads);
         e.when(tile.exists(e), || {
