@@ -37,13 +37,13 @@ pub fn choose(sm: Sm, spec: &KernelSpec, at: &Situation<'_>) -> Result<(Candidat
     let results = results(spec, &operands);
     let work = Work::of(spec.op, &operands, &spec.attrs, &results, at);
     let cost = |made: &Candidate| match &work {
-        Some(work) if made.resident(sm) > 0 => Cost {
+        Some(work) => Cost {
             bytes: work.memory_bytes + work.activation_bytes,
             flops: work.flops(),
             seconds: seconds(sm, made, work, at),
             form: Some(made.form),
         },
-        _ => Cost::IMPOSSIBLE,
+        None => Cost::IMPOSSIBLE,
     };
     let costs = candidates.into_iter().map(|made| (cost(&made), made));
     // The first of equals, so that nothing but numbers decides.

@@ -97,7 +97,7 @@ impl Needs {
 pub(crate) const COMBINING: u32 = 3;
 
 impl Candidate {
-    /// CTAs that a multiprocessor holds at once; 0 where it cannot hold one.
+    /// CTAs that a multiprocessor holds at once; one at least, of what there are kernels of.
     pub fn resident(&self, sm: Sm) -> u32 {
         resident(sm, &self.geometry, self.needs.registers, 0)
     }

@@ -154,5 +154,10 @@ fn kernels(sm: Sm, spec: &KernelSpec) -> Result<Vec<Kernel>, NvptxError> {
             Family::Head => sole(head::nvptx::kernel(sm, spec, &chain)),
         }
     };
-    made.map_err(|why| refused(sm, spec, &why))
+    let mut kernels = made.map_err(|why| refused(sm, spec, &why))?;
+    kernels.retain(|kernel| kernel.candidate.resident(sm) > 0);
+    if kernels.is_empty() {
+        return Err(refused(sm, spec, "a multiprocessor has not enough for one CTA"));
+    }
+    Ok(kernels)
 }
