@@ -317,7 +317,7 @@ fn plan_target(
     let device = device(target, options)?;
     let (programs, reports): (Vec<_>, Vec<_>) =
         fuse::fuse(programs, &device, sizes, options.fusion)?.into_iter().unzip();
-    let planned = plan::plan(model, &programs, target, sizes)?;
+    let planned = plan::plan(model, &programs, (target, &device), sizes)?;
     check(&programs, &planned)?;
     let explanation = Explanation {
         model: model.name.clone(),

@@ -146,7 +146,7 @@ pub fn fit(
     let fused = fuse(&programs, device, sizes, saturate::Options::default())?;
     let programs: Vec<_> = fused.into_iter().map(|(program, _)| program).collect();
     let target = Target::parse(&device.target)?;
-    let planned = plan(model, &programs, &target, sizes).map_err(as_fit_spells_it)?;
+    let planned = plan(model, &programs, (&target, device), sizes).map_err(as_fit_spells_it)?;
     let need = need(&planned.plan, model.dtype.bytes(), reserve);
     let powers = (0..=MAX_DEVICES.ilog2()).map(|power| 1_u64 << power);
     Ok(Fit {

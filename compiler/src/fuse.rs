@@ -129,13 +129,7 @@ pub fn fuse(
         .iter()
         .flat_map(|program| {
             ranges(program.phase, device.kind, sizes).into_iter().map(move |range| {
-                let at = match program.phase {
-                    Phase::Decode => {
-                        let at = Situation::decode(device, *range.end());
-                        Situation { context: at.context.min(sizes.max_context), ..at }
-                    }
-                    Phase::Prefill => Situation::prefill(device, *range.end()),
-                };
+                let at = situation(device, program.phase, &range, sizes);
                 (program, range, at)
             })
         })
@@ -183,6 +177,21 @@ pub fn fuse(
         fused.push((ranged, report));
     }
     Ok(fused)
+}
+
+/// The step that a program is optimised for: the longest of its range.
+pub(crate) fn situation<'a>(
+    device: &'a Device,
+    phase: Phase,
+    range: &RangeInclusive<u64>,
+    sizes: PlanOptions,
+) -> Situation<'a> {
+    let at = match phase {
+        Phase::Decode => Situation::decode(device, *range.end()),
+        Phase::Prefill => Situation::prefill(device, *range.end()),
+    };
+    let context = at.context.min(sizes.max_context);
+    Situation { context, steps: sizes.steps(phase, range), ..at }
 }
 
 fn one(block: &Block, at: &Situation<'_>, options: Options) -> Result<Fused, FuseError> {

@@ -146,7 +146,7 @@ fn holds(
             return Err(format!("{} became dearer: {totals:?}", report.label()));
         }
     }
-    let planned = plan(model, &programs, &Target::parse(&device.target).unwrap(), sizes)
+    let planned = plan(model, &programs, (&Target::parse(&device.target).unwrap(), device), sizes)
         .map_err(|error| error.to_string())?;
     check(&programs, &planned).map_err(|error| error.to_string())?;
 

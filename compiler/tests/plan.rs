@@ -6,9 +6,10 @@ use nemo_ir::artifact::validate;
 use nemo_ir::plan::{Arg, Phase};
 use nemo_kernels::target::Target;
 use nemo_models::Model;
+use nemoc::device::Device;
 use nemoc::lower::{LowerOptions, lower};
 use nemoc::plan::check::check;
-use nemoc::plan::{PlanOptions, Planned, RangedProgram, plan, print};
+use nemoc::plan::{PlanError, PlanOptions, Planned, RangedProgram, plan, print};
 use proptest::prelude::*;
 
 const SIZES: PlanOptions = PlanOptions { max_seqs: 4, max_context: 128, chunk: 32 };
@@ -19,9 +20,18 @@ fn programs(model: &Model, sizes: PlanOptions) -> Vec<RangedProgram> {
     lowered.map(|program| RangedProgram::whole(program, sizes)).collect()
 }
 
+fn planned_for_host(
+    model: &Model,
+    programs: &[RangedProgram],
+    sizes: PlanOptions,
+) -> Result<Planned, PlanError> {
+    let (target, device) = (Target::parse("x86-64-v3").unwrap(), Device::for_target("x86-64-v3").unwrap());
+    plan(model, programs, (&target, &device), sizes)
+}
+
 fn planned(model: &Model) -> (Vec<RangedProgram>, Planned) {
     let programs = programs(model, SIZES);
-    let planned = plan(model, &programs, &Target::parse("x86-64-v3").unwrap(), SIZES).unwrap();
+    let planned = planned_for_host(model, &programs, SIZES).unwrap();
     (programs, planned)
 }
 
@@ -70,7 +80,7 @@ fn an_absurd_arena_is_refused() {
     model.hidden = 1 << 24;
     let sizes = PlanOptions { chunk: 8192, ..SIZES };
     let programs = programs(&model, sizes);
-    let error = plan(&model, &programs, &Target::parse("x86-64-v3").unwrap(), sizes).unwrap_err().to_string();
+    let error = planned_for_host(&model, &programs, sizes).unwrap_err().to_string();
     assert!(error.contains("the prefill program would need") && error.contains("lower --chunk"), "{error}");
 }
 
@@ -79,7 +89,7 @@ fn a_prefill_step_smaller_than_the_batch_takes_fewer_sequences() {
     let model = common::tiny();
     let sizes = PlanOptions { max_seqs: 8, chunk: 3, ..SIZES };
     let programs = programs(&model, sizes);
-    let planned = plan(&model, &programs, &Target::parse("x86-64-v3").unwrap(), sizes).unwrap();
+    let planned = planned_for_host(&model, &programs, sizes).unwrap();
     check(&programs, &planned).unwrap();
     let [decode, prefill] = &planned.plan.programs[..] else { panic!("two programs") };
     assert_eq!((decode.max_tokens, decode.max_seqs), (8, 8));
@@ -93,7 +103,7 @@ fn a_phase_may_have_several_programs() {
     let ranged = |program: &RangedProgram, tokens| RangedProgram { tokens, ..program.clone() };
     let programs =
         [ranged(decode, 1..=1), ranged(decode, 2..=4), ranged(prefill, 1..=3), ranged(prefill, 4..=32)];
-    let planned = plan(&model, &programs, &Target::parse("x86-64-v3").unwrap(), SIZES).unwrap();
+    let planned = planned_for_host(&model, &programs, SIZES).unwrap();
     check(&programs, &planned).unwrap();
     validate(&planned.plan).unwrap();
     let of = |index: usize| &planned.plan.programs[index];
@@ -111,7 +121,7 @@ fn a_phase_may_have_several_programs() {
     other[1].tokens = 2..=3;
     let error = check(&other, &planned).unwrap_err().to_string();
     assert_eq!(error, "plan, decode 2..=3: it is planned for 2..=4 tokens");
-    let planned = plan(&model, &other[..2], &Target::parse("x86-64-v3").unwrap(), SIZES).unwrap();
+    let planned = planned_for_host(&model, &other[..2], SIZES).unwrap();
     assert!(check(&programs, &planned).is_err());
 }
 

@@ -6,6 +6,8 @@ use nemo_ir::ops::{Attr, Attrs, Op, OperandKind};
 use nemo_ir::plan::Phase;
 use nemo_ir::types::{Dtype, Type};
 
+use crate::nvptx::Form;
+
 /// How a tensor lies in memory: its type, the distance between its rows, and how well it is aligned.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Layout {
@@ -66,6 +68,8 @@ pub struct KernelSpec {
     pub results: Vec<Layout>,
     /// The steps that it is for, where its form depends on them: on a GPU. A CPU's kernels take every step.
     pub steps: Option<Steps>,
+    /// The form of its kernel, where there are several and one was chosen: on a GPU.
+    pub form: Option<Form>,
 }
 
 /// A range of steps, as one program of a plan serves them.
@@ -173,6 +177,9 @@ impl fmt::Display for KernelSpec {
         }
         if let Some(steps) = &self.steps {
             write!(f, " for {steps}")?;
+        }
+        if let Some(form) = self.form.filter(|form| *form != Form::Sole) {
+            write!(f, " by {form}")?;
         }
         Ok(())
     }

@@ -137,6 +137,33 @@ impl Sm {
         }
     }
 
+    /// 32-bit registers of a multiprocessor.
+    pub const REGISTERS: u32 = 65_536;
+
+    /// Bytes of shared memory that the CTAs of a multiprocessor have together.
+    pub const fn shared_of_all(self) -> u32 {
+        match self {
+            Self::Sm86 => 100 << 10,
+            Self::Sm90 => 228 << 10,
+        }
+    }
+
+    /// Threads that a multiprocessor holds at once.
+    pub const fn threads(self) -> u32 {
+        match self {
+            Self::Sm86 => 1536,
+            Self::Sm90 => 2048,
+        }
+    }
+
+    /// CTAs that a multiprocessor holds at once.
+    pub const fn ctas(self) -> u32 {
+        match self {
+            Self::Sm86 => 16,
+            Self::Sm90 => 32,
+        }
+    }
+
     /// The name that NVIDIA gives it.
     pub const fn name(self) -> &'static str {
         match self {

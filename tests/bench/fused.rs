@@ -200,7 +200,7 @@ fn spec(name: &str, attrs: Attrs, mut operands: Vec<Layout>) -> KernelSpec {
     let results = results(op, &attrs, &operands);
     let dense = |(index, ty)| op.superseded(index).is_none().then(|| Layout::dense(ty));
     let results = results.into_iter().enumerate().filter_map(dense).collect();
-    KernelSpec { op, attrs, operands, results, steps: None }
+    KernelSpec { op, attrs, operands, results, steps: None, form: None }
 }
 
 fn results(op: ops::Op, attrs: &Attrs, operands: &[Layout]) -> Vec<Type> {
@@ -300,7 +300,8 @@ impl Comparison {
                 own.push(place);
             }
             let symbol = format!("step{index}");
-            let spec = KernelSpec { op: step.op, attrs, operands: layouts, results: dense, steps: None };
+            let spec =
+                KernelSpec { op: step.op, attrs, operands: layouts, results: dense, steps: None, form: None };
             specs.push((symbol.clone(), spec));
             this.chain.push((symbol, args));
             values.push(own);

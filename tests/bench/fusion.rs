@@ -87,8 +87,9 @@ fn variant(model: &Model, device: &Device, rules: Rules) -> Variant {
 
 fn engine(model: &Model, target: &HostTarget, programs: &[RangedProgram], profiling: Profiling) -> Engine {
     let name = target.to_string();
-    let planned =
-        plan(model, programs, &target.clone().into(), SIZES).unwrap_or_else(|error| panic!("{error}"));
+    let device = Device::for_target(&name).expect("it is this machine's");
+    let planned = plan(model, programs, (&target.clone().into(), &device), SIZES)
+        .unwrap_or_else(|error| panic!("{error}"));
     nemoc::plan::check::check(programs, &planned).unwrap_or_else(|error| panic!("{error}"));
     let object = host::compile(target, &planned.kernels, Listings::default());
     let contents = Contents {

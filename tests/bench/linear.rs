@@ -57,6 +57,7 @@ fn measure(target: &HostTarget, pool: &mut Pool, shape: &Shape, stream: &Region)
         operands: vec![matrix(Symbol::T.into(), shape.k), matrix(shape.outputs.into(), shape.k)],
         results: vec![matrix(Symbol::T.into(), shape.outputs)],
         steps: None,
+        form: None,
     };
     let object = compile(target, &[("linear".to_owned(), spec)], Listings::default()).expect("it compiles");
     let code = object::load(&object.elf).expect("it loads");

@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         for (name, specs) in &systems {
             let own: Vec<&Assembled> = specs.iter().map(|spec| &all[&spec.to_string()]).collect();
             let registers = own.iter().map(|kernel| kernel.resources.registers).max().unwrap_or(0);
-            let shared = own.iter().map(|kernel| kernel.geometry.shared).max().unwrap_or(0);
+            let shared = own.iter().map(|kernel| kernel.kernel.geometry.shared).max().unwrap_or(0);
             let occupancy = own.iter().map(|kernel| kernel.occupancy(sm)).fold(1.0, f64::min);
             println!(
                 "| {name} | {} | {registers} | {:.1} | {:.0} % |",

@@ -32,6 +32,7 @@ fn work_space_beyond_the_stack_is_refused() {
         ],
         results: vec![matrix(heads * head_dim)],
         steps: None,
+        form: None,
     };
     for target in targets() {
         let error = compile(&target, &[("k".to_owned(), spec.clone())], Listings::default()).unwrap_err();

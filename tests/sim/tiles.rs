@@ -4,6 +4,7 @@ use nemo_ir::interp::{Sequence, Step, Tensor};
 use nemo_ir::ops::{Attr, Recipe};
 use nemo_ir::plan::Phase;
 use nemo_ir::types::{Dtype, Symbol};
+use nemo_kernels::nvptx::Form;
 use nemo_kernels::target::Sm;
 use nemo_tests::drawn::{self, BF16, Dtypes, Extents, F32};
 use nemo_tests::kernel::{Answers, Backend, Case, Given, Machine};
@@ -40,7 +41,10 @@ fn edges_of_tiles() {
         for (n, k) in [(99, 72), (256, 160), (130, 40), (16, 8), (64, 1120)] {
             for y in [BF16, F32] {
                 for backend in backends() {
-                    let mut machine = Machine::new(&backend, linear((count, n, k), y));
+                    let machine = Machine::new(&backend, linear((count, n, k), y));
+                    // Of a step of one token there are none.
+                    let tiled = count > 1 || matches!(backend, Backend::Sim(_, Phase::Prefill));
+                    let mut machine = if tiled { machine.built_by(Form::Tile) } else { machine };
                     let answers = machine.run(&step_of(&backend, count), 1);
                     assert_close(&answers, y, &format!("{count} x {n} x {k} in {y} on {backend}"));
                 }
@@ -55,7 +59,8 @@ fn edges_of_the_tiles_of_warpgroups() {
     for (count, n, k) in [(1, 2100, 40), (65, 2200, 72), (130, 8200, 136), (257, 2100, 64)] {
         for y in [BF16, F32] {
             let backend = Backend::Sim(Sm::Sm90, Phase::Prefill);
-            let mut machine = Machine::new(&backend, linear((count, n, k), y));
+            let machine = Machine::new(&backend, linear((count, n, k), y));
+            let mut machine = machine.built_by(Form::Warpgroup);
             let answers = machine.run(&rows(count), 1);
             assert_close(&answers, y, &format!("{count} x {n} x {k} in {y} on {backend}"));
             let counts = machine.counts().expect("it was simulated");
@@ -99,7 +104,8 @@ fn check_sinks(extents: &Extents, backend: &Backend, step: &Step, warpgroups: Op
                 *attr = Attr::Int(warpgroups.unwrap_or(256));
             }
         }
-        let mut machine = Machine::new(backend, case);
+        let form = if warpgroups.is_some() { Form::Warpgroup } else { Form::Tile };
+        let mut machine = Machine::new(backend, case).built_by(form);
         let answers = machine.run(step, 1);
         let bulk = machine.counts().expect("it was simulated").bulk_bytes;
         assert_eq!(bulk > 0, warpgroups.is_some(), "{} on {backend}", op.name);
@@ -154,25 +160,36 @@ fn sinks_of_the_tiles_of_warpgroups() {
 
 #[test]
 fn a_rows_bits_do_not_depend_on_its_place() {
+    for form in [Form::Warpgroup, Form::Tile, Form::Stream] {
+        bits_of_rows(form);
+    }
+}
+
+fn bits_of_rows(form: Form) {
     let (n, k) = (72, 136);
     let first = |answers: &Answers, row: usize| answers.kernel[row * n..][..n].to_vec();
-    for (backend, counts) in backends().into_iter().map(|backend| {
+    let backends = backends().into_iter().filter(|backend| match backend {
+        Backend::Sim(sm, _) => form != Form::Warpgroup || *sm == Sm::Sm90,
+        Backend::Host(_) => false,
+    });
+    for (backend, counts) in backends.map(|backend| {
         let decode = matches!(backend, Backend::Sim(_, Phase::Decode));
         (backend, if decode { [64, 17] } else { [130, 1] })
     }) {
         let [many, few] = counts;
-        let all = Machine::new(&backend, linear((many, n, k), F32)).run(&step_of(&backend, many), 1);
+        let machine = || Machine::new(&backend, linear((many, n, k), F32)).built_by(form);
+        let all = machine().run(&step_of(&backend, many), 1);
         let Given::Tensor { tensor, .. } = &linear((many, n, k), F32).operands[0] else {
             unreachable!("the case starts with x")
         };
         let x = tensor.as_real().expect("x is real");
         // The last rows of the many are the first of the few.
         let last = many - few;
-        let mut alone = Machine::new(&backend, linear((many, n, k), F32));
+        let mut alone = machine();
         alone.set(0, Tensor::real([few, k], x[last * k..].to_vec()));
         let alone = alone.run(&step_of(&backend, few), 1);
         for row in 0..few {
-            assert_eq!(first(&alone, row), first(&all, last + row), "row {row} on {backend}");
+            assert_eq!(first(&alone, row), first(&all, last + row), "row {row} by {form} on {backend}");
         }
     }
 }
@@ -181,8 +198,8 @@ fn a_rows_bits_do_not_depend_on_its_place() {
 /// is met twice.
 #[test]
 fn costs() {
-    let cost = |backend: &Backend, case: Case, count: usize| -> Counts {
-        let mut machine = Machine::new(backend, case);
+    let cost = |backend: &Backend, case: Case, form: Form, count: usize| -> Counts {
+        let mut machine = Machine::new(backend, case).built_by(form);
         machine.run(&step_of(backend, count), 1);
         let counts = machine.counts().expect("it was simulated");
         counts.clone()
@@ -192,7 +209,8 @@ fn costs() {
         let decode = matches!(backend, Backend::Sim(_, Phase::Decode));
         let count = if decode { 64 } else { 128 };
         let warpgroups = backend == Backend::Sim(Sm::Sm90, Phase::Prefill);
-        let counts = cost(&backend, linear((count, n, k), BF16), count);
+        let form = if warpgroups { Form::Warpgroup } else { Form::Tile };
+        let counts = cost(&backend, linear((count, n, k), BF16), form, count);
         let shared = [&counts.shared_loads, &counts.shared_stores];
         assert_eq!(shared.map(|counts| counts.replays), [0, 0], "{backend}");
         assert_eq!(counts.global_stores.full_fraction(), 1.0, "{backend}");

@@ -36,7 +36,8 @@ impl Chain {
             let dense = (0..results.len()).filter(|result| step.op.superseded(*result).is_none());
             let layouts = dense.map(|result| Layout::dense(results[result].clone())).collect();
             if step.op.name != "slice" {
-                let spec = KernelSpec { op: step.op, attrs, operands, results: layouts, steps: None };
+                let spec =
+                    KernelSpec { op: step.op, attrs, operands, results: layouts, steps: None, form: None };
                 specs.push((format!("step{index}"), spec));
             }
             types.push(results);

@@ -89,6 +89,7 @@ impl Extents {
             (Family::Scan, "gate") => (self.inner(), 4.0),
             (_, "xbc") => (self.packed(), 1.0),
             (_, "dt") => (self.scan.0, 2.0),
+            (_, "q") => (heads * head_dim, 2.0),
             (_, "k" | "v") => (kv_heads * head_dim, 1.0),
             (_, "residual") => (self.n, 2.0),
             (_, "x" | "gate") | (Family::Norm, "a" | "b") => (self.k, 2.0),
@@ -136,6 +137,9 @@ impl Extents {
                 int(self.inner() / groups)
             }
             "group" => int(self.group),
+            "scale" => (1.0 / (self.attention.2 as f64).sqrt()).into(),
+            // Whole contexts.
+            "window" => int(0),
             "heads" => int(heads),
             "groups" => int(groups),
             "chunk" => int(64),

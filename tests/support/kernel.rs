@@ -14,6 +14,7 @@ use nemo_ir::plan::Phase;
 use nemo_ir::rope::RopeTable;
 use nemo_ir::step::StepInput;
 use nemo_ir::types::{Dim, Dtype, Symbol, Type};
+use nemo_kernels::nvptx::Form;
 use nemo_kernels::spec::{KernelSpec, Layout};
 use nemo_kernels::target::{HostTarget, Sm};
 use ptx_sim::Counts;
@@ -185,6 +186,15 @@ impl Machine {
             Given::Tensor { tensor, .. } => *tensor = new,
             other => panic!("operand {operand} is {other:?}"),
         }
+    }
+
+    /// The same with the kernel built in that form, which it must have; without, a GPU's is of one of those it has.
+    #[must_use]
+    pub fn built_by(mut self, form: Form) -> Self {
+        if let Kernel::Sim(kernel) = &mut self.kernel {
+            kernel.build_by(form);
+        }
+        self
     }
 
     /// From now on the kernel writes a result, counted without states, over an operand.
@@ -411,7 +421,7 @@ fn spec_of(block: &Block, case: &Case) -> KernelSpec {
     let is_state =
         |ty: &&Type| !matches!(ty.shape[0], dim if dim == Symbol::S.into() || dim == Symbol::N.into());
     let results = results.iter().filter(is_state).map(|ty| Layout::dense(ty.clone())).collect();
-    KernelSpec { op, attrs: attrs.clone(), operands, results, steps: None }
+    KernelSpec { op, attrs: attrs.clone(), operands, results, steps: None, form: None }
 }
 
 fn reals(tensor: &Tensor) -> Vec<f64> {

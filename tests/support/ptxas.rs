@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use nemo_ir::plan::Geometry;
-use nemo_kernels::nvptx;
+use nemo_kernels::nvptx::{self, Candidate, resident};
 use nemo_kernels::spec::KernelSpec;
 use nemo_kernels::target::{Sm, Target};
 use nemo_models::Model;
@@ -20,8 +19,8 @@ const BATCH: usize = 64;
 pub struct Assembled {
     /// What it computes.
     pub spec: KernelSpec,
-    /// How it is launched.
-    pub geometry: Geometry,
+    /// How it is built and launched, and what the cost model takes it to need.
+    pub kernel: Candidate,
     /// What it takes.
     pub resources: Resources,
 }
@@ -29,39 +28,13 @@ pub struct Assembled {
 impl Assembled {
     /// CTAs that an SM holds at once.
     pub fn ctas(&self, sm: Sm) -> u32 {
-        let has = Multiprocessor::of(sm);
-        let warps = self.geometry.threads.div_ceil(32);
-        // Registers are given to warps in units of 256.
-        let by_registers =
-            has.registers / ((self.resources.registers * 32).next_multiple_of(256) * warps).max(1);
-        let shared = self.geometry.shared + self.resources.shared + RESERVED_SHARED;
-        by_registers.min(has.shared / shared).min(has.threads / (warps * 32)).min(has.ctas)
+        resident(sm, &self.kernel.geometry, self.resources.registers, self.resources.shared)
     }
 
     /// Warps that an SM holds at once, as a share of those it has room for.
     pub fn occupancy(&self, sm: Sm) -> f64 {
-        let warps = self.geometry.threads.div_ceil(32);
-        f64::from(self.ctas(sm) * warps * 32) / f64::from(Multiprocessor::of(sm).threads)
-    }
-}
-
-/// Shared memory that the system keeps of each CTA's.
-const RESERVED_SHARED: u32 = 1024;
-
-/// What a streaming multiprocessor has (CUDA programming guide, technical specifications by compute capability).
-struct Multiprocessor {
-    registers: u32,
-    shared: u32,
-    threads: u32,
-    ctas: u32,
-}
-
-impl Multiprocessor {
-    fn of(sm: Sm) -> Self {
-        match sm {
-            Sm::Sm86 => Self { registers: 65536, shared: 100 << 10, threads: 1536, ctas: 16 },
-            Sm::Sm90 => Self { registers: 65536, shared: 228 << 10, threads: 2048, ctas: 32 },
-        }
+        let warps = self.kernel.geometry.threads.div_ceil(32);
+        f64::from(self.ctas(sm) * warps * 32) / f64::from(sm.threads())
     }
 }
 
@@ -105,14 +78,14 @@ pub fn assembled(sm: Sm, specs: impl IntoIterator<Item = KernelSpec>) -> BTreeMa
         let module = nvptx::compile(sm, &named, false).unwrap_or_else(|error| panic!("{error}"));
         let made = assemble(&program, sm, &module.ptx).unwrap_or_else(|error| panic!("{error}"));
         for ((symbol, spec), (text, _)) in named.into_iter().zip(batch) {
-            let geometry = nvptx::geometry_of(sm, &spec).unwrap_or_else(|error| panic!("{error}"));
-            all.insert(text.clone(), Assembled { resources: made.resources[&symbol], geometry, spec });
+            let kernel = nvptx::candidate(sm, &spec).unwrap_or_else(|error| panic!("{error}"));
+            all.insert(text.clone(), Assembled { resources: made.resources[&symbol], kernel, spec });
         }
     }
     all
 }
 
-/// What stands against a kernel: spills, or an SM that cannot hold one CTA.
+/// What stands against a kernel: spills, an SM that cannot hold one CTA, or fewer CTAs on one than the cost model counts on.
 pub fn faults(sm: Sm, kernels: &BTreeMap<String, Assembled>) -> Vec<String> {
     let mut faults = Vec::new();
     for (text, kernel) in kernels {
@@ -121,9 +94,16 @@ pub fn faults(sm: Sm, kernels: &BTreeMap<String, Assembled>) -> Vec<String> {
             faults.push(format!("{}: {text}: {spilled} bytes spilled, {stack} bytes of stack", sm.name()));
         }
         if kernel.ctas(sm) == 0 {
-            let shared = kernel.geometry.shared;
+            let shared = kernel.kernel.geometry.shared;
             faults.push(format!(
                 "{}: {text}: no SM holds {registers} registers a thread, {shared} bytes",
+                sm.name()
+            ));
+        }
+        let (holds, counted) = (kernel.ctas(sm), kernel.kernel.resident(sm));
+        if holds < counted {
+            faults.push(format!(
+                "{}: {text}: {registers} registers a thread, so that an SM holds {holds} CTAs, and not {counted}",
                 sm.name()
             ));
         }
@@ -135,10 +115,10 @@ pub fn faults(sm: Sm, kernels: &BTreeMap<String, Assembled>) -> Vec<String> {
 pub fn table(sm: Sm, kernels: &BTreeMap<String, Assembled>) -> String {
     let mut text = "| kernel | threads | registers | shared, KiB | CTAs an SM | occupancy |\n|---|---|---|---|---|---|\n".to_owned();
     for (what, kernel) in kernels {
-        let shared = f64::from(kernel.geometry.shared + kernel.resources.shared) / 1024.0;
+        let shared = f64::from(kernel.kernel.geometry.shared + kernel.resources.shared) / 1024.0;
         let line = format!(
             "| `{what}` | {} | {} | {shared:.1} | {} | {:.0} % |",
-            kernel.geometry.threads,
+            kernel.kernel.geometry.threads,
             kernel.resources.registers,
             kernel.ctas(sm),
             100.0 * kernel.occupancy(sm)

@@ -2,6 +2,7 @@
 
 use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
 use gpu_check::card::matrix_map;
@@ -11,7 +12,7 @@ use nemo_ir::ops::OperandKind;
 use nemo_ir::plan::{Extent, Geometry, Phase, TensorMap};
 use nemo_ir::step::{PAGE_TOKENS, StepDims, StepInput};
 use nemo_ir::types::{Dtype, Symbol};
-use nemo_kernels::nvptx::{self, NvptxError};
+use nemo_kernels::nvptx::{self, Form, NvptxError};
 use nemo_kernels::spec::{KernelSpec, Layout, Steps};
 use nemo_kernels::target::Sm;
 use ptx_sim::{Counts, Launch, Memory, Module, Options};
@@ -28,11 +29,11 @@ pub(crate) struct SimKernel {
     sm: Sm,
     phase: Phase,
     spec: KernelSpec,
-    forms: RefCell<HashMap<Steps, Form>>,
+    compiled: RefCell<HashMap<Steps, Compiled>>,
     counts: RefCell<Counts>,
 }
 
-struct Form {
+struct Compiled {
     module: Module,
     geometry: Geometry,
 }
@@ -40,7 +41,13 @@ struct Form {
 impl SimKernel {
     /// Decode kernels serve the steps in which each sequence has one token; all others go to the prefill kernel.
     pub(crate) fn new(sm: Sm, phase: Phase, spec: &KernelSpec) -> Self {
-        Self { sm, phase, spec: placed(spec), forms: RefCell::default(), counts: RefCell::default() }
+        Self { sm, phase, spec: placed(spec), compiled: RefCell::default(), counts: RefCell::default() }
+    }
+
+    /// From now on it is built in that form.
+    pub(crate) fn build_by(&mut self, form: Form) {
+        self.spec.form = Some(form);
+        self.compiled.borrow_mut().clear();
     }
 
     /// What the last launch cost.
@@ -54,9 +61,9 @@ impl SimKernel {
     /// When a check of the simulator fires.
     pub(crate) fn call(&self, buffers: &mut [Buffer], args: &[usize], dims: StepDims) {
         let steps = steps_for(self.phase, dims);
-        let mut forms = self.forms.borrow_mut();
-        let form = forms.entry(steps).or_insert_with(|| Form::of(self.sm, &self.spec, steps));
-        let launch = prepared(&self.spec, &form.geometry, buffers, args, dims);
+        let mut compiled = self.compiled.borrow_mut();
+        let kernel = compiled.entry(steps).or_insert_with(|| Compiled::of(self.sm, &self.spec, steps));
+        let launch = prepared(&self.spec, &kernel.geometry, buffers, args, dims);
         let mut memory = Memory::new();
         let mut rooms = Vec::new();
         for (buffer, room) in buffers.iter().zip(&launch.rooms) {
@@ -83,7 +90,7 @@ impl SimKernel {
             dynamic_shared: launch.shared,
             params: &params,
         };
-        let counts = ptx_sim::run(&form.module, &mut memory, &run, &Options::default())
+        let counts = ptx_sim::run(&kernel.module, &mut memory, &run, &Options::default())
             .unwrap_or_else(|fault| panic!("{} for {steps}: {fault}", self.spec));
         *self.counts.borrow_mut() = counts;
         for (buffer, address) in buffers.iter_mut().zip(places.rooms) {
@@ -206,8 +213,20 @@ pub(crate) fn form(
     spec: &KernelSpec,
     dims: StepDims,
 ) -> Result<(KernelSpec, Geometry), NvptxError> {
-    let spec = KernelSpec { steps: Some(steps_for(phase, dims)), ..placed(spec) };
-    nvptx::geometry_of(sm, &spec).map(|geometry| (spec, geometry))
+    one_of(sm, &KernelSpec { steps: Some(steps_for(phase, dims)), ..placed(spec) })
+}
+
+/// One of the forms of a spec: that which it names, or else which of them is a matter of its text, so that the
+/// kernels of many specs are of all forms.
+fn one_of(sm: Sm, spec: &KernelSpec) -> Result<(KernelSpec, Geometry), NvptxError> {
+    if spec.form.is_some() {
+        return Ok((spec.clone(), nvptx::candidate(sm, spec)?.geometry));
+    }
+    let candidates = nvptx::candidates(sm, spec)?;
+    let mut hasher = DefaultHasher::new();
+    spec.to_string().hash(&mut hasher);
+    let made = &candidates[(hasher.finish() % candidates.len() as u64) as usize];
+    Ok((KernelSpec { form: Some(made.form), ..spec.clone() }, made.geometry.clone()))
 }
 
 /// A spec with the alignment that its tensors have here.
@@ -216,10 +235,10 @@ fn placed(spec: &KernelSpec) -> KernelSpec {
     KernelSpec { operands: layouts(&spec.operands), results: layouts(&spec.results), ..spec.clone() }
 }
 
-impl Form {
+impl Compiled {
     fn of(sm: Sm, spec: &KernelSpec, steps: Steps) -> Self {
         let spec = KernelSpec { steps: Some(steps), ..spec.clone() };
-        let geometry = nvptx::geometry_of(sm, &spec).unwrap_or_else(|error| panic!("{error}"));
+        let (spec, geometry) = one_of(sm, &spec).unwrap_or_else(|error| panic!("{error}"));
         let module = nvptx::compile(sm, &[("kernel".to_owned(), spec)], false);
         let ptx = module.unwrap_or_else(|error| panic!("{error}")).ptx;
         let module = Module::parse(&ptx).unwrap_or_else(|error| panic!("{error}"));

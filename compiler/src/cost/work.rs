@@ -14,7 +14,12 @@ use crate::device::Kind;
 /// Element-wise operations of a transcendental function.
 const FUNCTION: f64 = 16.0;
 
-/// The work of one kernel.
+/// Rows of x that one share of a CPU's product norms before it multiplies: a tile of them, which it has room for however
+/// few there are.
+const ROWS_AT_HAND: u64 = 8;
+
+/// The work of one kernel. Shares, and what they repeat and keep at hand, are those of a CPU's kernel; a GPU's geometry has
+/// its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Work {
     /// Bytes of weights and states, read once.
@@ -29,6 +34,8 @@ pub struct Work {
     pub products_f32: f64,
     /// Rows of x that the products have; 0 where there are none.
     pub rows_of_products: f64,
+    /// Bytes of those rows, as they are multiplied.
+    pub x_bytes: u64,
     /// Operations of the scan's state.
     pub scan: f64,
     /// Operations of scores and their sums.
@@ -171,6 +178,7 @@ fn step(work: &mut Work, placed: &Placed<'_>, at: &Situation<'_>) {
             let (Some(x), Some(weight)) = (placed.ty("x"), placed.ty("weight")) else { return };
             let flops = 2.0 * rows(x, at) * elements(weight, at);
             work.rows_of_products = rows(x, at);
+            work.x_bytes = bytes(x, at);
             if x.dtype == Dtype::Bf16 && weight.dtype == Dtype::Bf16 {
                 work.products_bf16 += flops;
             } else {
@@ -193,7 +201,7 @@ fn step(work: &mut Work, placed: &Placed<'_>, at: &Situation<'_>) {
             let Some(q) = placed.ty("q") else { return };
             let tokens = (at.tokens / at.seqs.max(1)).max(1) as f64;
             let seen = at.context as f64 + tokens / 2.0;
-            // Several rows of a head share the keys and values that they widen; a single one has them for itself.
+            // On a CPU, several rows of a head share the keys and values that they widen; a single one has them for itself.
             let alone = if at.device.kind == Kind::Cpu && tokens < 2.0 { 3.0 } else { 1.0 };
             work.attention += 4.0 * elements(q, at) * seen * alone;
             return;
@@ -240,7 +248,7 @@ fn chunked(placed: &Placed<'_>, at: &Situation<'_>) -> f64 {
     2.0 * tokens * (scores + inside + through_state) + tokens * heads * chunk * FUNCTION / 2.0
 }
 
-/// Shares into which an op divides.
+/// Shares into which an op divides on a CPU.
 fn shares(placed: &Placed<'_>, at: &Situation<'_>) -> f64 {
     let result = placed.results.first();
     let (rows, width) = result.map_or((1.0, 1.0), |ty| (rows(ty, at), ty.width().unwrap_or(1) as f64));
@@ -249,7 +257,7 @@ fn shares(placed: &Placed<'_>, at: &Situation<'_>) -> f64 {
         _ => 1.0,
     };
     match placed.op.name {
-        "linear" => product_shares(rows, width, at),
+        "linear" => (width / 8.0).ceil(),
         "rms_norm" | "gated_rms_norm" => rows * width / (placed.int("group").max(1) as f64),
         "ssd_recurrent" => at.seqs as f64 * state_heads("ssm"),
         "ssd_chunked" => state_heads("ssm"),
@@ -258,42 +266,13 @@ fn shares(placed: &Placed<'_>, at: &Situation<'_>) -> f64 {
                 Some([_, _, Dim::Const(heads), ..]) => *heads as f64,
                 _ => 1.0,
             };
-            // The GPU splits a long context over blocks, the CPU shares rows and heads.
-            match at.device.kind {
-                Kind::Gpu => rows * heads * (at.context as f64 / 128.0).max(1.0),
-                Kind::Cpu => rows * heads,
-            }
+            rows * heads
         }
         // A sequence is one share's, whatever the device has.
         "sample" | "sample_tiled" => at.seqs as f64,
         "tile_max" => rows * width,
         "kv_append" => at.tokens as f64,
-        "causal_conv1d" | "dt_softplus" => match at.device.kind {
-            Kind::Gpu => at.seqs as f64 * (width / 256.0).ceil(),
-            Kind::Cpu => (width / 16.0).ceil(),
-        },
-        _ => match at.device.kind {
-            Kind::Gpu => (rows * width / 2048.0).ceil(),
-            Kind::Cpu => (width / 16.0).ceil(),
-        },
-    }
-}
-
-fn product_shares(rows: f64, width: f64, at: &Situation<'_>) -> f64 {
-    match at.device.kind {
-        // A block takes 16 outputs of few rows, or a tile of 64 by 128 of many.
-        Kind::Gpu if rows <= 16.0 => (width / 16.0).ceil(),
-        Kind::Gpu => (rows / 64.0).ceil() * (width / 128.0).ceil(),
-        Kind::Cpu => (width / 8.0).ceil(),
-    }
-}
-
-/// Rows of x that one share of a product norms before it multiplies: a tile of them, which the CPU has room for
-/// however few there are.
-fn rows_at_hand(rows: f64, at: &Situation<'_>) -> u64 {
-    match at.device.kind {
-        Kind::Gpu => rows.min(64.0) as u64,
-        Kind::Cpu => 8,
+        _ => (width / 16.0).ceil(),
     }
 }
 
@@ -353,9 +332,7 @@ fn fused(work: &mut Work, recipe: &Recipe, placed: &Placed<'_>, at: &Situation<'
         "add_rms_norm" => at.tokens as f64,
         "gather_rms_norm" => at.extent(Symbol::L) as f64,
         // A share is a whole tile of logits.
-        "linear_tile_max" | "gather_norm_linear_tile_max" if at.device.kind == Kind::Cpu => {
-            placed.results[1].width().unwrap_or(1) as f64
-        }
+        "linear_tile_max" | "gather_norm_linear_tile_max" => placed.results[1].width().unwrap_or(1) as f64,
         _ => most_shares,
     };
     Some(())
@@ -378,7 +355,7 @@ fn prologue(work: &mut Work, inner: &Placed<'_>, own: Work, at: &Situation<'_>) 
     work.prologue_bytes += read;
     if let Some(ty) = inner.results.first() {
         let row = ty.width().unwrap_or(0) * ty.dtype.bytes();
-        work.work_space += row * rows_at_hand(rows(ty, at), at);
+        work.work_space += row * ROWS_AT_HAND;
     }
 }
 
@@ -387,6 +364,7 @@ impl Work {
         self.products_bf16 += other.products_bf16;
         self.products_f32 += other.products_f32;
         self.rows_of_products = self.rows_of_products.max(other.rows_of_products);
+        self.x_bytes = self.x_bytes.max(other.x_bytes);
         self.scan += other.scan;
         self.attention += other.attention;
         self.elementwise += other.elementwise;

@@ -17,6 +17,7 @@ mod memory;
 pub(crate) mod print;
 mod read;
 
+use nemo_kernels::target::Sm;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -47,13 +48,20 @@ pub struct Device {
     pub launch_us: f64,
     /// Fast memory that one share of a kernel can have, in bytes: shared memory of a thread block, or stack.
     pub work_space_bytes: u64,
-    /// 32-bit registers of a multiprocessor, or vector registers of a core. A fact for `nemoc targets` so far: host kernels
-    /// choose tiles that fit by the target's level, and GPU kernels, whose occupancy it decides, do not exist yet.
+    /// 32-bit registers of a multiprocessor, or vector registers of a core. A fact for `nemoc targets`: kernels are made for
+    /// what every device of their target has.
     pub registers: u64,
     /// Memory that a model can have, in bytes; `None` on a CPU for whatever the machine has.
     pub memory_bytes: Option<u64>,
     /// Share of the roofline that each family of kernels reaches.
     pub efficiency: Efficiency,
+}
+
+impl Device {
+    /// The target of a GPU.
+    pub fn sm(&self) -> Option<Sm> {
+        Sm::ALL.into_iter().find(|sm| sm.name() == self.target)
+    }
 }
 
 /// What a device is.

@@ -207,10 +207,11 @@ fn kernels(report: &BlockReport) -> String {
         add(
             &mut text,
             format_args!(
-                "<tr><td class=\"n\">{}</td><td><code>{}</code></td><td>{}</td><td class=\"chain\">{laws}</td><td>{}</td>\
+                "<tr><td class=\"n\">{}</td><td><code>{}</code>{}</td><td>{}</td><td class=\"chain\">{laws}</td><td>{}</td>\
              <td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td><td class=\"n\">{}</td></tr>\n",
                 n + 1,
                 escape(&kernel.op),
+                kernel.form.map_or_else(String::new, |form| format!(", {form}")),
                 if kernel.replaces.len() > 1 { escape(&sum_of(&kernel.replaces)) } else { String::new() },
                 kernel.class.name(),
                 bytes(kernel.bytes),

@@ -119,8 +119,8 @@ pub fn same_form<'a>(explanation: &'a Explanation, index: usize, block: &str) ->
     report(before).filter(|there| form(there) == form(here)).map(|_| before)
 }
 
-/// What makes two forms of a block the same: kernels that do the same and came about in the same way.
-fn form(report: &BlockReport) -> Vec<(&str, &[String], &[String])> {
+/// What makes two forms of a block the same: kernels that do the same, are built alike, and came about in the same way.
+fn form(report: &BlockReport) -> Vec<(String, &[String], &[String])> {
     let kernels = report.kernels.iter();
-    kernels.map(|kernel| (kernel.op.as_str(), &kernel.replaces[..], &kernel.laws[..])).collect()
+    kernels.map(|kernel| (kernel.title(), &kernel.replaces[..], &kernel.laws[..])).collect()
 }

@@ -5,23 +5,25 @@ use std::collections::HashMap;
 use nemo_ir::graph::{Block, Node, Value};
 use nemo_ir::ops::{Effect, Op};
 use nemo_ir::plan::{self, Arg, Launch};
-use nemo_kernels::spec::{KernelSpec, Layout, Steps};
+use nemo_kernels::spec::{KernelSpec, Layout};
 use petgraph::graph::NodeIndex;
 
 use super::bind::Bindings;
 use super::place::Offsets;
 use super::storage::{Place, Storages};
 use super::{Kernels, PlanError};
+use crate::cost::Situation;
 
 /// Turns the ops of a block into launches, in the block's order.
 pub(super) fn launches(
     block: &Block,
     storages: &Storages,
     offsets: &Offsets,
-    steps: Option<Steps>,
-    kernels: &mut Kernels,
+    at: &Situation<'_>,
+    kernels: &mut Kernels<'_>,
     bindings: &mut Bindings<'_>,
 ) -> Result<plan::Block, PlanError> {
+    let steps = kernels.gpu.map(|_| at.steps);
     let weights = block.weights().enumerate().map(|(n, (node, ..))| (node, n)).collect();
     let states = block.states().enumerate().map(|(n, (node, ..))| (node, n)).collect();
     let places = Places { block, storages, offsets, weights, states, gpu: steps.is_some() };
@@ -51,8 +53,8 @@ pub(super) fn launches(
             }
         }
         let (attrs, operands, results) = (attrs.clone(), operand_layouts, result_layouts);
-        let spec = KernelSpec { op, attrs, operands, results, steps };
-        list.push(Launch { kernel: kernels.intern(spec)?, op: op.name.to_owned(), args });
+        let spec = KernelSpec { op, attrs, operands, results, steps, form: None };
+        list.push(Launch { kernel: kernels.intern(spec, at)?, op: op.name.to_owned(), args });
     }
     Ok(plan::Block { name: block.name.clone(), launches: list })
 }

@@ -17,13 +17,17 @@ use nemo_ir::graph;
 use nemo_ir::ops::{Op, Recipe, Source};
 use nemo_ir::plan::{Call, Geometry, Kernel, Limits, Phase, Plan, Program, Workspace};
 use nemo_ir::types::Symbol;
-use nemo_kernels::nvptx::{self, NvptxError};
+use nemo_kernels::nvptx::NvptxError;
 use nemo_kernels::spec::{KernelSpec, Steps};
 use nemo_kernels::target::{Sm, Target};
 use nemo_models::Model;
 use thiserror::Error;
 
 pub use print::print;
+
+use crate::cost::{self, Situation};
+use crate::device::Device;
+use crate::fuse::situation;
 
 /// Every buffer starts at a multiple of this many bytes: a cache line, and the widest vector.
 const ALIGNMENT: u64 = 64;
@@ -40,6 +44,14 @@ pub struct PlanOptions {
     pub max_context: u64,
     /// Tokens in one prefill step.
     pub chunk: u64,
+}
+
+impl PlanOptions {
+    /// The steps that a program's kernels are for. A sequence takes part in a step with one token at least.
+    pub fn steps(&self, phase: Phase, range: &RangeInclusive<u64>) -> Steps {
+        let (min_tokens, max_tokens) = (*range.start(), *range.end());
+        Steps { phase, min_tokens, max_tokens, max_seqs: self.max_seqs.min(max_tokens) }
+    }
 }
 
 /// A program and the steps that it is for.
@@ -171,7 +183,9 @@ impl Extents {
 
 /// The kernels asked for so far; equal specs are one kernel, in whichever block or program they stand.
 #[derive(Debug)]
-struct Kernels {
+struct Kernels<'a> {
+    /// What runs them.
+    device: &'a Device,
     /// The GPU that they are for, if it is one.
     gpu: Option<Sm>,
     list: Vec<(String, KernelSpec)>,
@@ -180,14 +194,11 @@ struct Kernels {
     per_op: HashMap<&'static str, usize>,
 }
 
-impl Kernels {
-    fn of(target: &Target) -> Self {
-        let gpu = match target {
-            Target::Host(_) => None,
-            Target::Gpu(sm) => Some(*sm),
-        };
+impl<'a> Kernels<'a> {
+    fn of(device: &'a Device) -> Self {
         Self {
-            gpu,
+            device,
+            gpu: device.sm(),
             list: Vec::new(),
             geometries: Vec::new(),
             by_text: HashMap::new(),
@@ -195,12 +206,19 @@ impl Kernels {
         }
     }
 
-    fn intern(&mut self, spec: KernelSpec) -> Result<usize, PlanError> {
+    /// The kernel's index. On a GPU it is given the form that costs least.
+    fn intern(&mut self, mut spec: KernelSpec, at: &Situation<'_>) -> Result<usize, PlanError> {
+        let mut geometry = None;
+        if let Some(sm) = self.gpu {
+            let (made, _) = cost::gpu::choose(sm, &spec, at)?;
+            spec.form = Some(made.form);
+            geometry = Some(made.geometry);
+        }
         let text = spec.to_string();
         if let Some(index) = self.by_text.get(&text) {
             return Ok(*index);
         }
-        self.geometries.push(self.gpu.map(|sm| nvptx::geometry_of(sm, &spec)).transpose()?);
+        self.geometries.push(geometry);
         let number = self.per_op.entry(spec.op.name).or_default();
         let symbol = format!("{}_{number}", spec.op.name);
         *number += 1;
@@ -220,18 +238,18 @@ impl Kernels {
     }
 }
 
-/// Plans the programs of a model for one target, in this order. The ranges of each phase start at 1 and follow
-/// each other.
+/// Plans the programs of a model for one target, in this order; on a GPU, `device` decides in which form each kernel is
+/// built. The ranges of each phase start at 1 and follow each other.
 ///
 /// # Errors
 /// [`PlanError`].
 pub fn plan(
     model: &Model,
     programs: &[RangedProgram],
-    target: &Target,
+    (target, device): (&Target, &Device),
     options: PlanOptions,
 ) -> Result<Planned, PlanError> {
-    let mut kernels = Kernels::of(target);
+    let mut kernels = Kernels::of(device);
     let mut bindings = bind::Bindings::new(model);
     let mut planned = Vec::with_capacity(programs.len());
     for program in programs {
@@ -267,24 +285,18 @@ pub fn plan(
 fn plan_program(
     ranged: &RangedProgram,
     options: PlanOptions,
-    kernels: &mut Kernels,
+    kernels: &mut Kernels<'_>,
     bindings: &mut bind::Bindings<'_>,
 ) -> Result<Program, PlanError> {
     let RangedProgram { program, tokens } = ranged;
+    let at = situation(kernels.device, program.phase, tokens, options);
     let (min_tokens, tokens) = (*tokens.start(), *tokens.end());
-    // A sequence takes part in a step with one token at least.
-    let extents = Extents { tokens, seqs: options.max_seqs.min(tokens) };
+    let extents = Extents { tokens, seqs: at.steps.max_seqs };
     let mut storages = Vec::with_capacity(program.blocks.len());
     for block in &program.blocks {
         storages.push(storage::assign(program.phase, block, extents)?);
     }
     let crossings = place::crossings(&storages);
-    let steps = kernels.gpu.map(|_| Steps {
-        phase: program.phase,
-        min_tokens,
-        max_tokens: tokens,
-        max_seqs: extents.seqs,
-    });
     let mut arena_bytes = ALIGNMENT;
     let mut blocks = Vec::with_capacity(program.blocks.len());
     for (block, storages) in program.blocks.iter().zip(&storages) {
@@ -294,7 +306,7 @@ fn plan_program(
             return Err(too_large(program.phase, needed, tokens));
         };
         arena_bytes = arena_bytes.max(offsets.end);
-        blocks.push(launch::launches(block, storages, &offsets, steps, kernels, bindings)?);
+        blocks.push(launch::launches(block, storages, &offsets, &at, kernels, bindings)?);
     }
     let mut calls = Vec::with_capacity(program.calls.len());
     for call in &program.calls {

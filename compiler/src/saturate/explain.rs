@@ -1,6 +1,7 @@
 //! What a choice bought, and which laws led to it.
 
 use nemo_ir::ops::{Op, Recipe};
+use nemo_kernels::nvptx::Form;
 use serde::{Deserialize, Serialize};
 
 use super::analysis::{Firing, Signature};
@@ -71,6 +72,16 @@ pub struct KernelReport {
     pub flops: u64,
     /// Predicted seconds.
     pub seconds: f64,
+    /// The form that it is built in, where a GPU has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<Form>,
+}
+
+impl KernelReport {
+    /// The op, and the form in which it is built where there are several.
+    pub fn title(&self) -> String {
+        self.form.map_or_else(|| self.op.clone(), |form| format!("{}, {form}", self.op))
+    }
 }
 
 impl BlockReport {
@@ -130,6 +141,7 @@ pub(super) fn kernels(terms: &Terms, at: &Situation<'_>, firings: &[Firing]) -> 
                 bytes: cost.bytes,
                 flops: cost.flops,
                 seconds: cost.seconds,
+                form: cost.form.filter(|form| *form != Form::Sole),
             })
         })
         .collect()

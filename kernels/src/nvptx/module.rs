@@ -78,7 +78,7 @@ pub(super) fn emit_text(
     module.set_triple(&target.get_triple());
     module.set_data_layout(&target.get_target_data().get_data_layout());
     for (symbol, spec, kernel) in kernels {
-        let emit = Emit::new(context, &module, sm, symbol, spec, &kernel.geometry);
+        let emit = Emit::new(context, &module, sm, symbol, spec, &kernel.candidate.geometry);
         (kernel.body)(&emit).and_then(|()| emit.finish()).map_err(|why| NvptxError::Unsupported {
             sm: sm.name(),
             spec: spec.to_string(),

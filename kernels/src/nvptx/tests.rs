@@ -8,7 +8,7 @@ use nemo_ir::types::{Dtype, Symbol, Type};
 use super::geometry;
 use super::memory::Written;
 use super::module::emit_text;
-use super::{Any, Emit, Kernel, geometry_of};
+use super::{Any, Emit, Kernel, candidate};
 use crate::spec::{KernelSpec, Layout, Steps};
 use crate::target::Sm;
 
@@ -20,6 +20,7 @@ fn spec(op: &str, layouts: &[Layout]) -> KernelSpec {
         operands: operands.to_vec(),
         results: vec![result.clone()],
         steps: Some(Steps { phase: Phase::Prefill, min_tokens: 1, max_tokens: 64, max_seqs: 4 }),
+        form: None,
     }
 }
 
@@ -189,5 +190,5 @@ fn an_access_is_as_wide_as_the_alignment() {
         assert_eq!(Layout { align, ..rows(Dtype::Bf16, width) }.vector(), vector, "{width} at {align}");
     }
     let narrow = spec("relu2", &[rows(Dtype::Bf16, 6), rows(Dtype::Bf16, 6)]);
-    assert_eq!(geometry_of(Sm::Sm86, &narrow).unwrap().grid[0], Extent::Const(1));
+    assert_eq!(candidate(Sm::Sm86, &narrow).unwrap().geometry.grid[0], Extent::Const(1));
 }

@@ -59,7 +59,7 @@ fn form(report: &BlockReport) -> String {
 
 fn row(n: usize, kernel: &KernelReport, whole: f64) -> Vec<String> {
     vec![
-        format!("{} {}", n + 1, kernel.op),
+        format!("{} {}", n + 1, kernel.title()),
         kernel.class.name().to_owned(),
         bytes(kernel.bytes),
         gflop(kernel.flops),

@@ -12,8 +12,9 @@ use super::select::{Measure, Space, cut_off};
 use super::stream::Stretch;
 use super::together::{cta_combine, space_of, wide};
 use crate::emit::built;
-use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, SharedBytes, Written, geometry};
+use crate::nvptx::{Any, Emit, Float, Int, Kernel, Needs, Ptr, SharedBytes, Written, geometry};
 use crate::spec::{KernelSpec, Layout};
+use crate::target::Sm;
 
 const F32: Dtype = Dtype::F32;
 /// Threads of a CTA, powers of two: as many as have something to do, within these.
@@ -35,7 +36,9 @@ pub(super) fn kernel(spec: &KernelSpec) -> Result<Kernel, String> {
     let shared = SharedBytes::default().and(space_of(COMBINED, threads), 8);
     let grid = [geometry::rows(spec.results[0].ty.shape[0]), Extent::Const(1), Extent::Const(1)];
     let geometry = Geometry { shared: Space::bytes(shared, threads).0, ..geometry::of(grid, threads) };
-    Ok(Kernel::new(geometry, |e| {
+    // For the largest, for the cut-offs, and for the token.
+    let needs = Needs { registers: 96.min(Sm::REGISTERS / threads), waits: 3, ..Needs::of_threads(threads) };
+    Ok(Kernel::needing(geometry, needs, |e| {
         let combining = e.shared(space_of(COMBINED, e.threads()), 8);
         sample(e, &Spaces { combining, selecting: Space::of(e) });
         Ok(())

@@ -27,64 +27,43 @@ use crate::nvptx::{Chain, Emit, Float, Kernel, Pointwise};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
-/// The loops over K that there are.
-enum Loop {
-    /// [`warpgroup`]
-    Warpgroup(warpgroup::Cut),
-    /// [`tile`]
-    Tile(tile::Cut),
-    /// [`stream`]
-    Stream,
-    /// [`simt`]
-    Simt,
-}
+/// Rows that one pass of [`stream`] over the weights takes.
+const FEW: u64 = 16;
 
-impl std::fmt::Debug for Loop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Warpgroup(_) => "Warpgroup",
-            Self::Tile(_) => "Tile",
-            Self::Stream => "Stream",
-            Self::Simt => "Simt",
-        })
-    }
-}
-
-pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String> {
-    let plan = Plan::of(spec, chain)?;
-    let convolves = plan.groups.iter().any(|group| matches!(group.sink, Sink::Conv { .. }));
+/// The kernels of a spec, one for each loop over K that can serve it:
+///
+/// | loop | where | x, as the products take it | weights | K |
+/// |---|---|---|---|---|
+/// | [`warpgroup`] | sm_90, steps of more than 16 rows | bf16 in memory, rows at multiples of 16 bytes | bf16, rows at multiples of 16 bytes | any |
+/// | [`tile`] | steps of more than 8 rows | the same, or normed on the way | the same | multiple of 8 |
+/// | [`stream`] | everywhere | the same | the same | multiple of 8 |
+/// | [`simt`] | where no other can | any | any | any |
+pub(crate) fn kernels(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Vec<Kernel>, String> {
+    let plan = || Plan::of(spec, chain);
+    let read = plan()?;
+    let convolves = read.groups.iter().any(|group| matches!(group.sink, Sink::Conv { .. }));
     if convolves && spec.steps.is_none_or(|steps| steps.phase != Phase::Decode) {
         return Err("a product is convolved on its way only where each row is a sequence".to_owned());
     }
-    match choose(sm, spec, &plan) {
-        Loop::Warpgroup(cut) => Ok(warpgroup::kernel(plan, cut)),
-        Loop::Tile(cut) => Ok(tile::kernel(plan, cut)),
-        Loop::Stream => stream::kernel(sm, spec, plan),
-        Loop::Simt => simt::kernel(sm, spec, plan),
+    let rows = cut::most_rows(spec, read.rows);
+    let mut kernels = Vec::new();
+    if rows > FEW
+        && let Ok(cut) = warpgroup::Cut::of(sm, spec, &read)
+    {
+        kernels.push(warpgroup::kernel(plan()?, cut));
     }
-}
-
-/// The most rows of x that [`stream`] reads weights once for.
-const FEW: u64 = 16;
-
-/// Which loop over K serves a plan, the first that can:
-///
-/// | rows of the longest step | x, as the products take it | weights | K | loop |
-/// |---|---|---|---|---|
-/// | more than 64, tiles for half of an H100 | bf16 in memory, rows at multiples of 16 bytes | as below | any | [`warpgroup`] |
-/// | more than 16 | bf16, rows at multiples of 16 bytes, or normed | as below | multiple of 8 | [`tile`] |
-/// | any | the same | bf16, rows at multiples of 16 bytes | multiple of 8 | [`stream`] |
-/// | any | anything else | | | [`simt`] |
-fn choose(sm: Sm, spec: &KernelSpec, plan: &Plan) -> Loop {
-    if cut::most_rows(spec, plan.rows) > FEW {
-        if let Ok(cut) = warpgroup::Cut::of(sm, spec, plan) {
-            return Loop::Warpgroup(cut);
-        }
-        if let Ok(cut) = tile::Cut::of(sm, spec, plan) {
-            return Loop::Tile(cut);
-        }
+    if rows > FEW / 2
+        && let Ok(cut) = tile::Cut::of(sm, spec, &read)
+    {
+        kernels.push(tile::kernel(plan()?, cut));
     }
-    if stream::takes(plan) { Loop::Stream } else { Loop::Simt }
+    if stream::takes(&read) {
+        kernels.push(stream::kernel(sm, spec, plan()?)?);
+    }
+    if kernels.is_empty() {
+        kernels.push(simt::kernel(sm, spec, read)?);
+    }
+    Ok(kernels)
 }
 
 pub(crate) fn pointwise(op: &str) -> Option<Pointwise> {

@@ -9,7 +9,9 @@ use super::epilogue::{Done, Staged, finish};
 use super::plan::{Plan, Rows};
 use super::source::{Line, Source, Staging, piece};
 use super::strips::{Blocks, Reading, STRIP};
-use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, SharedBytes, Written, geometry};
+use crate::nvptx::{
+    self, Any, Candidate, Emit, Float, Form, Int, Kernel, Needs, Ptr, SharedBytes, Written, geometry,
+};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
@@ -44,7 +46,19 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Result<Kernel, St
     let shared = staging.space(&plan).after(SharedBytes::default().and(staged_bytes, 16));
     let grid = cut::grid(tiles, blocks.count(), 1)?;
     let geometry = Geometry { shared: shared.0, ..geometry::of(grid, 32 * WARPS as u32) };
-    Ok(Kernel::new(geometry, move |e| {
+    let bytes = plan.groups[0].products[0].weight.dtype().bytes();
+    let candidate = Candidate {
+        form: Form::Simt,
+        needs: Needs {
+            registers: 128,
+            under_way: u64::from(geometry.threads) * COLUMNS * AHEAD * PIECE * bytes,
+            again: 0,
+            waits: 1,
+        },
+        geometry,
+        cut: Some(nvptx::Cut { rows, columns: blocks.strips * STRIP, splits: 1 }),
+    };
+    Ok(Kernel::of(candidate, move |e| {
         let staged = e.shared(staged_bytes, 16);
         let rows_of_tile = tiles.of_tile(e, e.cta(0));
         let source = staging.prepare(e, &plan, rows_of_tile);

@@ -81,11 +81,6 @@ impl Staging {
         Self { place, rows }
     }
 
-    /// Whether rows are read as they are stored.
-    pub fn is_global(&self) -> bool {
-        self.place == Place::Global
-    }
-
     /// Whether rows are normed over and over.
     pub fn repeats(&self) -> bool {
         self.place == Place::Scaled

@@ -15,7 +15,9 @@ use super::epilogue::{Done, Staged, finish};
 use super::plan::Plan;
 use super::source::{Line, Source, Staging};
 use super::strips::{Blocks, STRIP};
-use crate::nvptx::{Any, Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
+use crate::nvptx::{
+    self, Any, COMBINING, Candidate, Emit, Float, Form, Int, Kernel, Needs, Ptr, SharedBytes, geometry,
+};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
@@ -113,6 +115,21 @@ impl Cut {
         self.columns() + 4
     }
 
+    /// Whether a multiprocessor is to hold two CTAs: while one waits for its last weights, the other's stream.
+    fn pairs(&self) -> bool {
+        self.eights() == 1
+    }
+
+    fn needs(&self) -> Needs {
+        let registers = if self.pairs() { 128 } else { 168 };
+        Needs {
+            registers,
+            under_way: 32 * WARPS * AHEAD * 16,
+            again: 0,
+            waits: if self.splits > 1 { 1 + COMBINING } else { 1 },
+        }
+    }
+
     fn staged_bytes(&self) -> u32 {
         (self.along() * self.rows * self.stride() * 4) as u32
     }
@@ -138,10 +155,14 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, plan: Plan) -> Result<Kernel, St
         partials: splits.partials(tiles.count(), blocks.count()),
         ..geometry::of(grid, 32 * WARPS as u32)
     };
-    Ok(Kernel::new(geometry, move |e| {
-        // While one CTA waits for its last weights, the other's stream. Words of x that come from global memory take
-        // registers, of which there would be too many for two CTAs.
-        if cut.staging.is_global() && cut.eights() == 1 {
+    let candidate = Candidate {
+        form: Form::Stream,
+        geometry,
+        needs: cut.needs(),
+        cut: Some(nvptx::Cut { rows: 8 * cut.eights(), columns: cut.columns(), splits: cut.splits }),
+    };
+    Ok(Kernel::of(candidate, move |e| {
+        if cut.pairs() {
             e.resident(2);
         }
         let staged = e.shared(cut.staged_bytes(), 16);

@@ -7,8 +7,7 @@ use nemo_ir::plan::{Extent, Phase};
 use nemo_ir::text::parse_block;
 use nemo_ir::types::{Symbol, Type};
 
-use super::{Plan, choose, kernel};
-use crate::nvptx::Chain;
+use crate::nvptx::candidates;
 use crate::spec::{KernelSpec, Layout, Steps};
 use crate::target::Sm;
 
@@ -83,6 +82,7 @@ fn specs(text: &str, tokens: u64) -> Vec<KernelSpec> {
             operands: block.operands(node).into_iter().map(|value| layout(block.ty(value))).collect(),
             results: values.map(|ty| layout(ty.clone())).collect(),
             steps: Some(steps),
+            form: None,
         })
     };
     block.order().into_iter().filter_map(spec).collect()
@@ -98,20 +98,18 @@ fn cuts() {
                     spec.operands.iter().filter(|layout| layout.ty.shape.len() == 2).collect();
                 let x = widths[0].ty.to_string();
                 for sm in Sm::ALL {
-                    let chain = Chain::of(&spec);
-                    let plan = Plan::of(&spec, &chain).unwrap_or_else(|error| panic!("{error}"));
-                    let which = choose(sm, &spec, &plan);
-                    let geometry =
-                        kernel(sm, &spec, &chain).unwrap_or_else(|error| panic!("{error}")).geometry;
-                    let grid = geometry.grid.map(|extent| Extent::value(extent, |_| tokens));
-                    let (name, threads, shared) = (spec.op.name, geometry.threads, geometry.shared);
-                    let (card, counters) = (sm.name(), geometry.counters);
-                    writeln!(
-                        text,
-                        "{card} {tokens:>2} rows: {name} of {x}: {which:?}, {grid:?} CTAs of {threads}, {shared} bytes \
-                         shared, {counters} counters"
-                    )
-                    .expect("a string takes all");
+                    for made in candidates(sm, &spec).unwrap_or_else(|error| panic!("{error}")) {
+                        let geometry = made.geometry;
+                        let grid = geometry.grid.map(|extent| Extent::value(extent, |_| tokens));
+                        let (name, threads, shared) = (spec.op.name, geometry.threads, geometry.shared);
+                        let (card, counters, form) = (sm.name(), geometry.counters, made.form);
+                        writeln!(
+                            text,
+                            "{card} {tokens:>2} rows: {name} of {x}: {form}, {grid:?} CTAs of {threads}, {shared} bytes \
+                             shared, {counters} counters"
+                        )
+                        .expect("a string takes all");
+                    }
                 }
             }
         }

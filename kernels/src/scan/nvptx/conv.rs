@@ -12,7 +12,7 @@ use nemo_ir::types::{Dim, Dtype, Symbol};
 use super::heads::piece;
 use super::sequences::{Sequence, Sequences};
 use super::window::{Channels, Row, Taps, rows_of};
-use crate::nvptx::{Any, Emit, Float, Int, Kernel, Link, Ptr, SharedBytes, Written, geometry};
+use crate::nvptx::{Any, Emit, Float, Int, Kernel, Link, Needs, Ptr, SharedBytes, Written, geometry};
 use crate::spec::KernelSpec;
 
 const F32: Dtype = Dtype::F32;
@@ -51,7 +51,9 @@ pub(super) fn kernel(spec: &KernelSpec, link: &Link) -> Result<Kernel, String> {
     let shared = SharedBytes::default().and(Table::bytes(&tiling, &taps), 16).0;
     let geometry = nemo_ir::plan::Geometry { shared, ..geometry::of(grid, threads) };
     let rows = x.ty.shape[0];
-    Ok(Kernel::new(geometry, move |e| body(e, &taps, &tiling, rows)))
+    let under_way = u64::from(threads) * tiling.rows * u64::from(vector) * x.dtype().bytes();
+    let needs = Needs { registers: 168, ..Needs::of_residents(threads, 1, under_way) };
+    Ok(Kernel::needing(geometry, needs, move |e| body(e, &taps, &tiling, rows)))
 }
 
 fn body<'c>(e: &Emit<'c, '_>, taps: &Taps, tiling: &Tiling, rows: Dim) -> Result<(), String> {

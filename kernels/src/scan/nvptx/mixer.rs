@@ -10,9 +10,9 @@ use nemo_ir::types::Dtype;
 
 use super::heads::{Columns, Scan, Shape};
 use super::recurrent::{Cut, Inputs, Work};
-use super::sequences::{Sequence, Sequences};
+use super::sequences::{Sequence, Sequences, Slots};
 use super::window::Taps;
-use crate::nvptx::{Chain, Emit, Float, Int, Kernel, Link, Ptr, Written};
+use crate::nvptx::{COMBINING, Chain, Emit, Float, Int, Kernel, Link, Needs, Ptr, Written};
 use crate::spec::KernelSpec;
 
 const F32: Dtype = Dtype::F32;
@@ -54,17 +54,25 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String>
         partials: mixer.norm.map_or(0, |_| steps.max_tokens * inner * mixer.scanned.bytes()),
         ..geometry
     };
-    Ok(Kernel::new(geometry, move |e| {
+    let resident = if cut.threads() <= 384 { 2 } else { 1 };
+    // Taps and windows, in f32 and as they are kept, of the channels that belong to a group.
+    let channel = mixer.taps.taps * 4 + 4 + mixer.taps.taps * mixer.taps.dtype.bytes();
+    let needs = Needs {
+        // The window is there before the scan begins; the last CTA reads it again to move it, then what it norms.
+        waits: 4 + COMBINING,
+        again: 2 * scan.shape.state * channel,
+        ..cut.needs(resident)
+    };
+    Ok(Kernel::needing(geometry, needs, move |e| {
         let chain = e.chain();
         let link = chain.find(&["causal_conv1d"]).ok_or("the chain has no convolution")?;
         let sequences = Sequences::of(e, link)?;
-        e.resident(if cut.threads() <= 384 { 2 } else { 1 });
+        e.resident(resident);
         let work = Work::new(e, scan, cut, sequences);
         let space = e.shared(4 + e.warps() * 4, 4);
-        let slot_in = sequences.slot_in(e, work.sequence);
         work.run(
             e,
-            |e, inputs, sequence, row| mixer.stage(e, inputs, sequence, slot_in, row),
+            |e, inputs, row| mixer.stage(e, inputs, (work.sequence, work.slots), row),
             |e, row, column, values| mixer.put(e, scan.shape, row, column, values),
         );
         let units = inner / mixer.unit;
@@ -72,7 +80,7 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain) -> Result<Kernel, String>
         let counter = e.add(e.times(work.sequence.index, units), unit);
         let total = e.word((mixer.unit / scan.shape.head_dim * cut.parts) as u32);
         e.when(e.is_last_cta(e.at(e.counters(), Dtype::I32, counter), total, space), || {
-            mixer.end(e, scan.shape, &sequences, work.sequence, unit);
+            mixer.end(e, scan.shape, (work.sequence, work.slots), unit);
             if let Some(norm) = &mixer.norm {
                 let space = e.offset(space, e.word(4));
                 e.each(work.sequence.start, work.sequence.end, |row| {
@@ -110,27 +118,25 @@ impl Mixer {
         &self,
         e: &Emit<'c, '_>,
         inputs: &Inputs<'c>,
-        sequence: Sequence<'c>,
-        slot_in: Int<'c>,
+        (sequence, slots): (Sequence<'c>, Slots<'c>),
         row: Int<'c>,
     ) {
         let [x, b, c] = inputs.parts;
         e.each_strided(e.word((x.1 + b.1 + c.1) as u32), |at| {
             let after_x = e.sub(at, e.word(x.1 as u32));
             let after_b = e.sub(after_x, e.word(b.1 as u32));
+            let in_x = e.cmp(IntPredicate::ULT, at, e.word(x.1 as u32));
             let choose = |values: [Int<'c>; 3]| {
-                let in_x = e.cmp(IntPredicate::ULT, at, e.word(x.1 as u32));
                 let in_b = e.cmp(IntPredicate::ULT, after_x, e.word(b.1 as u32));
                 e.select(in_x, values[0], e.select(in_b, values[1], values[2]))
             };
             let at = [at, after_x, after_b];
-            let columns = [inputs.x_column(e, at[0]), after_x, after_b];
             let parts = [(x, 0), (b, 1), (c, 2)];
             let channel =
-                choose(parts.map(|(part, index)| e.plus(e.add(part.2, columns[index]), self.offsets[index])));
+                choose(parts.map(|(part, index)| e.plus(e.add(part.2, at[index]), self.offsets[index])));
             let place = choose(parts.map(|(part, index)| e.plus(at[index], part.0)));
-            let value = self.convolved(e, (sequence, slot_in, row), channel);
-            e.store(e.at(inputs.base, F32, place), F32, &[e.round(self.taps.dtype, value)], 1);
+            let value = self.convolved(e, (sequence, slots.before, row), channel);
+            inputs.put(e, in_x, (place, &[e.round(self.taps.dtype, value)]), 1);
         });
     }
 
@@ -187,18 +193,16 @@ impl Mixer {
         &self,
         e: &Emit<'c, '_>,
         shape: Shape,
-        sequences: &Sequences<'c>,
-        sequence: Sequence<'c>,
+        (sequence, slots): (Sequence<'c>, Slots<'c>),
         unit: Int<'c>,
     ) {
-        let (slot_in, slot_out) = (sequences.slot_in(e, sequence), sequences.slot_out(e, sequence));
         let groups = self.unit / shape.group_width();
         let widths = [self.unit, groups * shape.state, groups * shape.state];
         for (offset, width) in self.offsets.into_iter().zip(widths) {
             e.each_strided(e.word(width as u32), |at| {
                 let channels = (e.plus(e.add(e.times(unit, width), at), offset), 1);
-                let before = self.taps.before(e, slot_in, channels);
-                self.taps.keep(e, sequence, slot_out, channels, &before);
+                let before = self.taps.before(e, slots.before, channels);
+                self.taps.keep(e, sequence, slots.after, channels, &before);
             });
         }
     }

@@ -35,7 +35,7 @@ pub(crate) fn kernel(sm: Sm, spec: &KernelSpec, chain: &Chain) -> Result<Kernel,
         "ssd_chunked" => {
             let decode = spec.steps.is_some_and(|steps| steps.phase == Phase::Decode);
             match chunked::Tiling::of(sm, spec, chain, last)? {
-                Some(tiling) if !decode => chunked::kernel(spec, chain, last, tiling),
+                Some(tiling) if !decode => chunked::kernel(sm, spec, chain, last, tiling),
                 _ => recurrent::kernel(spec, chain, last),
             }
         }

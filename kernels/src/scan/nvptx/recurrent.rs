@@ -10,8 +10,8 @@ use nemo_ir::plan::{Extent, Geometry, Phase};
 use nemo_ir::types::{Dtype, Symbol};
 
 use super::heads::{Columns, Scan, Shape};
-use super::sequences::{Sequence, Sequences};
-use crate::nvptx::{Any, Chain, Emit, Float, Int, Kernel, Link, Ptr, SharedBytes, Written, geometry};
+use super::sequences::{STAGED, Sequence, Sequences, Slots};
+use crate::nvptx::{Any, Chain, Emit, Float, Int, Kernel, Link, Needs, Ptr, SharedBytes, Written, geometry};
 use crate::spec::KernelSpec;
 
 const F32: Dtype = Dtype::F32;
@@ -62,8 +62,8 @@ impl Cut {
         self.wide * u64::from(self.vector)
     }
 
-    /// Times that x is staged: so often that the accesses of consecutive threads, which begin again at each row of the
-    /// state, fall into different banks.
+    /// Times that x is there: so often that the accesses of consecutive threads, which begin again at each row of the state,
+    /// fall into different banks.
     fn copies(&self) -> u64 {
         if self.columns().is_multiple_of(32) || !self.columns().is_multiple_of(16) { 1 } else { 2 }
     }
@@ -71,6 +71,12 @@ impl Cut {
     /// Rows of b and c with zeros up to the last row that a thread counts.
     fn padded(&self) -> u64 {
         self.high * self.rows
+    }
+
+    /// A thread holds its state in registers, and asks for all of it at once.
+    pub fn needs(&self, resident: u32) -> Needs {
+        let held = u64::from(self.vector) * self.rows;
+        Needs::of_residents(self.threads(), resident, self.active() * held * 4)
     }
 
     /// Whether every thread has a place in the state.
@@ -82,7 +88,11 @@ impl Cut {
         let inputs =
             (self.copies() * self.columns()).next_multiple_of(4) + 2 * self.padded().next_multiple_of(4);
         let partials = self.active() * u64::from(self.vector);
-        SharedBytes::default().and(inputs as u32 * 4, 16).and(partials as u32 * 4, 16).and(12, 4)
+        SharedBytes::default()
+            .and(inputs as u32 * 4, 16)
+            .and(partials as u32 * 4, 16)
+            .and(12, 4)
+            .and(STAGED, 16)
     }
 
     /// The launch, for a kernel that uses `more` shared memory after that of the scan.
@@ -97,16 +107,19 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain, link: &Link) -> Result<Ke
     let cut = Cut::of(scan.shape, scan.state_vector(spec))?;
     let column = |name| Columns::of(spec, chain, link, name);
     let ready = Ready::of(spec, [column("x")?, column("b")?, column("c")?], scan.shape, &cut);
-    Ok(Kernel::new(cut.geometry(scan.shape, |shared| shared), move |e| {
+    let geometry = cut.geometry(scan.shape, |shared| shared);
+    // One loads while the other computes.
+    let resident = if cut.threads() <= 512 { 2 } else { 1 };
+    Ok(Kernel::needing(geometry, cut.needs(resident), move |e| {
         let chain = e.chain();
         let link = chain.links.last().ok_or("the chain is empty")?;
         let sequences = Sequences::of(e, link)?;
-        e.resident(if cut.threads() <= 512 { 2 } else { 1 });
+        e.resident(resident);
         let work = Work::new(e, scan, cut, sequences);
         let y = e.result();
         work.run(
             e,
-            |e, inputs, _, row| ready.stage(e, inputs, row),
+            |e, inputs, row| ready.stage(e, inputs, row),
             |e, row, column, values| {
                 let place = e.at(e.row(y, row), y.1.dtype(), column);
                 e.store(place, y.1.dtype(), values, ready.y_vector.min(cut.vector));
@@ -119,19 +132,31 @@ pub(super) fn kernel(spec: &KernelSpec, chain: &Chain, link: &Link) -> Result<Ke
 /// The places of a row's x, b and c in shared memory, in f32.
 #[derive(Clone, Copy)]
 pub(super) struct Inputs<'c> {
-    pub base: Ptr<'c>,
+    base: Ptr<'c>,
     /// First element, elements, and first column, of each.
     pub parts: [(u64, u64, Int<'c>); 3],
-    /// Columns of x, which may be there more than once.
-    columns: u64,
+    /// Times that x is there: the last one beside b, as threads put them side by side, the others before it.
+    copies: u64,
 }
 
 impl<'c> Inputs<'c> {
-    /// The column of x at an element.
-    pub fn x_column(&self, e: &Emit<'c, '_>, element: Int<'c>) -> Int<'c> {
-        match self.parts[0].1 == self.columns {
-            true => element,
-            false => e.rem(element, e.word(self.columns as u32)),
+    /// Puts values in their place, those of x in all their places.
+    pub fn put(
+        &self,
+        e: &Emit<'c, '_>,
+        in_x: IntValue<'c>,
+        (element, values): (Int<'c>, &[Float<'c>]),
+        vector: u32,
+    ) {
+        let place = |element| e.at(self.base, F32, element);
+        e.store(place(element), F32, values, vector);
+        if self.copies > 1 {
+            let columns = self.parts[0].1;
+            e.when(in_x, || {
+                (1..self.copies).for_each(|copy| {
+                    e.store(place(e.sub(element, e.word((copy * columns) as u32))), F32, values, vector);
+                });
+            });
         }
     }
 }
@@ -166,17 +191,16 @@ impl Ready {
         let vector = |at: usize| u64::from(self.vectors[at]);
         let place = |at: usize, piece: Int<'c>| {
             let element = e.times(piece, vector(at));
-            let column = if at == 0 { inputs.x_column(e, element) } else { element };
             (
-                self.columns[at].at(e, row, e.add(inputs.parts[at].2, column)),
+                self.columns[at].at(e, row, e.add(inputs.parts[at].2, element)),
                 e.plus(element, inputs.parts[at].0),
             )
         };
-        let copy = |at: usize, (from, to): (Ptr<'c>, Int<'c>)| {
+        let copy = |at: usize, in_x: IntValue<'c>, (from, to): (Ptr<'c>, Int<'c>)| {
             let dtype = self.columns[at].layout(e.spec()).dtype();
             let access = (self.vectors[at], self.vectors[at]);
             let values = e.load(from, dtype, access, Written::Before);
-            e.store(e.at(inputs.base, F32, to), F32, &values, access.0);
+            inputs.put(e, in_x, (to, &values), access.0);
         };
         let pieces = [0, 1, 2].map(|at| (inputs.parts[at].1 / vector(at)) as u32);
         if self.alike {
@@ -186,11 +210,12 @@ impl Ready {
                 let (x, b, c) = (place(0, piece), place(1, after[0]), place(2, after[1]));
                 let (in_x, in_b) = (below(piece, pieces[0]), below(after[0], pieces[1]));
                 let from = e.select(in_x, x.0, e.select(in_b, b.0, c.0));
-                copy(0, (from, e.select(in_x, x.1, e.select(in_b, b.1, c.1))));
+                copy(0, in_x, (from, e.select(in_x, x.1, e.select(in_b, b.1, c.1))));
             });
         } else {
             for (at, pieces) in pieces.into_iter().enumerate() {
-                e.each_strided(e.word(pieces), |piece| copy(at, place(at, piece)));
+                let in_x = e.cmp(IntPredicate::EQ, e.word(at as u32), e.word(0));
+                e.each_strided(e.word(pieces), |piece| copy(at, in_x, place(at, piece)));
             }
         }
     }
@@ -200,8 +225,8 @@ impl Ready {
 pub(super) struct Work<'c> {
     scan: Scan,
     cut: Cut,
-    sequences: Sequences<'c>,
     pub sequence: Sequence<'c>,
+    pub slots: Slots<'c>,
     pub head: Int<'c>,
     inputs: Inputs<'c>,
     partials: Ptr<'c>,
@@ -221,6 +246,7 @@ impl<'c> Work<'c> {
         let base = e.shared((columns + 2 * padded) as u32 * 4, 16);
         let partials = e.shared((cut.active() * u64::from(cut.vector)) as u32 * 4, 16);
         let scalars = e.shared(12, 4);
+        let staged = e.shared(STAGED, 16);
         let (head, part) = match cut.parts {
             1 => (e.cta(0), e.word(0)),
             parts => (e.div(e.cta(0), e.word(parts as u32)), e.rem(e.cta(0), e.word(parts as u32))),
@@ -233,11 +259,11 @@ impl<'c> Work<'c> {
         let inputs = Inputs {
             base,
             parts: [
-                (0, cut.copies() * cut.columns(), x),
+                ((cut.copies() - 1) * cut.columns(), cut.columns(), x),
                 (columns, shape.state, first),
                 (columns + padded, shape.state, first),
             ],
-            columns: cut.columns(),
+            copies: cut.copies(),
         };
         // Zeros for rows that only some threads count.
         if cut.padded() > shape.state {
@@ -248,8 +274,8 @@ impl<'c> Work<'c> {
                 }
             });
         }
-        let sequence = sequences.get(e, e.cta(1));
-        Self { scan, cut, sequences, sequence, head, inputs, partials, scalars, across, down }
+        let (sequence, slots) = sequences.staged(e, e.cta(1), staged);
+        Self { scan, cut, sequence, slots, head, inputs, partials, scalars, across, down }
     }
 
     /// Lets every row of the sequence pass. `stage` puts a row's inputs in their places, by all threads; `finish` takes
@@ -257,14 +283,12 @@ impl<'c> Work<'c> {
     pub fn run(
         &self,
         e: &Emit<'c, '_>,
-        stage: impl Fn(&Emit<'c, '_>, &Inputs<'c>, Sequence<'c>, Int<'c>),
+        stage: impl Fn(&Emit<'c, '_>, &Inputs<'c>, Int<'c>),
         finish: impl Fn(&Emit<'c, '_>, Int<'c>, Int<'c>, &[Float<'c>]),
     ) {
-        let slot_in = self.sequences.slot_in(e, self.sequence);
-        let slot_out = self.sequences.slot_out(e, self.sequence);
-        let state = self.load(e, slot_in);
+        let state = self.load(e, self.slots.before);
         let token = |row: Int<'c>, state: &[Any<'c>]| {
-            stage(e, &self.inputs, self.sequence, row);
+            stage(e, &self.inputs, row);
             self.stage_scalars(e, row);
             e.barrier();
             let (state, [sums, x]) = self.update(e, state);
@@ -286,7 +310,7 @@ impl<'c> Work<'c> {
             Phase::Decode => token(start, &state),
             Phase::Prefill => e.fold((start, end, 1), &state, token),
         };
-        self.store(e, slot_out, &state);
+        self.store(e, self.slots.after, &state);
     }
 
     /// This thread's part of the state, row by row.

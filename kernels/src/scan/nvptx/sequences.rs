@@ -1,8 +1,13 @@
 //! The sequences of a step: their rows and their slots.
 
+use inkwell::IntPredicate;
 use nemo_ir::plan::Phase;
+use nemo_ir::types::Dtype;
 
 use crate::nvptx::{Emit, Int, Link, Ptr};
+
+/// Bytes of shared memory that [`Sequences::staged`] takes.
+pub(super) const STAGED: u32 = 16;
 
 /// Where the step says which rows and slots a sequence has.
 #[derive(Clone, Copy)]
@@ -21,6 +26,15 @@ pub(super) struct Sequence<'c> {
     pub start: Int<'c>,
     /// Past the last row.
     pub end: Int<'c>,
+}
+
+/// The slots of one.
+#[derive(Clone, Copy)]
+pub(super) struct Slots<'c> {
+    /// That with the state before the first row; negative where it starts from zeros.
+    pub before: Int<'c>,
+    /// That for the state after the last row; negative where nothing is kept.
+    pub after: Int<'c>,
 }
 
 impl<'c> Sequences<'c> {
@@ -44,6 +58,29 @@ impl<'c> Sequences<'c> {
         }
     }
 
+    /// A sequence and its slots, for all threads of a CTA. One of them reads the numbers, through `space` in shared memory:
+    /// a number that each warp reads for itself costs a sector each time.
+    pub fn staged(&self, e: &Emit<'c, '_>, index: Int<'c>, space: Ptr<'c>) -> (Sequence<'c>, Slots<'c>) {
+        e.when(e.cmp(IntPredicate::EQ, e.thread(), e.word(0)), || {
+            let sequence = self.get(e, index);
+            let slots = [self.slot_in(e, sequence), self.slot_out(e, sequence)];
+            let rows = self.start.map(|_| [sequence.start, sequence.end]);
+            for (at, value) in (0..).zip(slots.into_iter().chain(rows.into_iter().flatten())) {
+                e.store_int(space, e.word(at), value);
+            }
+        });
+        e.barrier();
+        let staged = |at| {
+            let place = e.at(space, Dtype::I32, e.word(at));
+            e.load_aligned(e.context.i32_type(), place, 4).into_int_value()
+        };
+        let sequence = match self.start {
+            None => self.get(e, index),
+            Some(_) => Sequence { index, start: staged(2), end: staged(3) },
+        };
+        (sequence, Slots { before: staged(0), after: staged(1) })
+    }
+
     /// The slot with the state before a sequence's first row; negative where it starts from zeros.
     pub fn slot_in(&self, e: &Emit<'c, '_>, sequence: Sequence<'c>) -> Int<'c> {
         e.load_int(self.slot_in, sequence.index)
@@ -59,9 +96,9 @@ impl<'c> Sequences<'c> {
         let Some(start) = self.start else { return e.min(row, count) };
         let sum = e.fold((e.word(0), count, 32), &[e.word(0).into()], |first, sum| {
             let index = e.add(first, e.lane());
-            let inside = e.cmp(inkwell::IntPredicate::SLT, index, count);
+            let inside = e.cmp(IntPredicate::SLT, index, count);
             let loaded = e.choose(inside, || vec![e.load_int(start, index).into()], || vec![row.into()]);
-            let earlier = e.cmp(inkwell::IntPredicate::SLT, loaded[0].into_int_value(), row);
+            let earlier = e.cmp(IntPredicate::SLT, loaded[0].into_int_value(), row);
             let ones: Int<'c> = e.call("llvm.ctpop", &[e.ballot(earlier).into()]);
             vec![e.add(sum[0].into_int_value(), ones).into()]
         });

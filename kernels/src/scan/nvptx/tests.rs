@@ -4,7 +4,7 @@ use nemo_ir::ops::{self, Attr, AttrKind, Family, OperandKind, Recipe};
 use nemo_ir::plan::{Extent, Phase};
 use nemo_ir::types::{Dtype, Symbol, Type};
 
-use crate::nvptx::{compile, geometry_of};
+use crate::nvptx::{candidate, compile};
 use crate::spec::{KernelSpec, Layout, Steps};
 use crate::target::Sm;
 
@@ -93,6 +93,7 @@ impl Extents {
             operands: op.operands.iter().map(operand).collect(),
             results: vec![Layout::dense(y).aligned(16)],
             steps: Some(steps),
+            form: None,
         }
     }
 }
@@ -120,7 +121,7 @@ fn every_op_becomes_ptx() {
 #[test]
 fn tensor_cores_take_what_divides_in_prefill() {
     let threads = |sm, extents: Extents, steps| {
-        geometry_of(sm, &extents.spec("ssd_chunked_dt", steps)).expect("it has a kernel").threads
+        candidate(sm, &extents.spec("ssd_chunked_dt", steps)).expect("it has a kernel").geometry.threads
     };
     for sm in [Sm::Sm86, Sm::Sm90] {
         // A warp for each 16 columns of head_dim.
@@ -135,7 +136,8 @@ fn tensor_cores_take_what_divides_in_prefill() {
 
 #[test]
 fn two_ctas_of_the_chunked_scan_share_an_ampere_multiprocessor() {
-    let geometry = geometry_of(Sm::Sm86, &NANO.spec("ssd_chunked", PREFILL)).expect("it has a kernel");
+    let kernel = candidate(Sm::Sm86, &NANO.spec("ssd_chunked", PREFILL)).expect("it has a kernel");
+    let geometry = kernel.geometry;
     assert!(2 * (geometry.shared + 1024) <= 100 << 10, "{} bytes", geometry.shared);
     assert_eq!(geometry.grid, [Extent::Const(128), Extent::each(Symbol::R), Extent::Const(1)]);
 }
@@ -143,6 +145,6 @@ fn two_ctas_of_the_chunked_scan_share_an_ampere_multiprocessor() {
 #[test]
 fn a_scan_that_fits_no_registers_is_refused() {
     let spec = Extents { state: 100_000, ..ODD }.spec("ssd_recurrent", DECODE);
-    let error = geometry_of(Sm::Sm86, &spec).unwrap_err().to_string();
+    let error = candidate(Sm::Sm86, &spec).unwrap_err().to_string();
     assert!(error.ends_with("a state of 100000 x 21 does not fit a CTA's registers"), "{error}");
 }

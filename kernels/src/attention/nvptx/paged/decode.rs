@@ -12,7 +12,7 @@ use nemo_ir::types::Dtype;
 use super::merge::{self, Merge, Partials};
 use super::{Shape, exact, tensor};
 use crate::attention::nvptx::cache::Cache;
-use crate::nvptx::{Any, Emit, Int, Kernel, geometry};
+use crate::nvptx::{Any, COMBINING, Emit, Int, Kernel, Needs, geometry};
 use crate::spec::{KernelSpec, Steps};
 use crate::target::Sm;
 
@@ -113,9 +113,14 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, steps: Steps, shape: Shape) -> K
         partials: steps.max_seqs * head_tiles * splits * merge.partial_bytes(),
         ..geometry::of(grid, 32 * WARPS)
     };
-    Kernel::new(geometry, move |e| {
-        // Loads of several CTAs overlap; more than eight heads need more registers.
-        e.resident(if heads > 8 { 2 } else { 3 });
+    // Loads of several CTAs overlap; more than eight heads need more registers.
+    let resident = if heads > 8 { 2 } else { 3 };
+    // The page's number, its keys, its values.
+    let waits = 3 + if splits > 1 { COMBINING } else { 0 };
+    let under_way = 64 * u64::from(geometry.threads);
+    let needs = Needs { waits, ..Needs::of_residents(geometry.threads, resident, under_way) };
+    Kernel::needing(geometry, needs, move |e| {
+        e.resident(resident);
         body(e, shape, shares, merge);
         Ok(())
     })

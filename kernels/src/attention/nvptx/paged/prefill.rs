@@ -14,7 +14,7 @@ use super::warpgroup::{self, Warpgroup};
 use super::warps::Warps;
 use super::{LOWEST, Shape, fade, normalizer, weight};
 use crate::attention::nvptx::cache::Cache;
-use crate::nvptx::{Any, Emit, Float, Int, Kernel, SharedBytes, geometry};
+use crate::nvptx::{Any, Emit, Float, Int, Kernel, Needs, SharedBytes, geometry};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
@@ -139,7 +139,11 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, shape: Shape) -> Kernel {
     let shared = pieces.iter().fold(SharedBytes::default(), |sum, (bytes, align)| sum.and(*bytes, *align)).0;
     let maps = if warpgroup { warpgroup::maps(spec, &shape).to_vec() } else { Vec::new() };
     let geometry = Geometry { shared, maps, ..geometry::of(tile::grid(ROWS, heads), THREADS) };
-    Kernel::new(geometry, move |e| {
+    // A page of keys and one of values.
+    let page = 2 * 2 * PAGE_TOKENS * shape.cache.head_dim;
+    let resident = if warpgroup { WARPGROUPS } else { 2 };
+    let needs = Needs { waits: 3, ..Needs::of_residents(THREADS, resident, page) };
+    Kernel::needing(geometry, needs, move |e| {
         let space: Vec<_> = pieces.iter().map(|(bytes, align)| e.shared(*bytes, *align)).collect();
         let tile = Tile::of(e, ROWS, heads);
         e.when(tile.exists(e), || {

@@ -17,7 +17,9 @@ use super::cut::most_rows;
 use super::epilogue::{Done, Staged, finish};
 use super::plan::Plan;
 use super::strips::{Blocks, STRIP};
-use crate::nvptx::{Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
+use crate::nvptx::{
+    self, COMBINING, Candidate, Emit, Float, Form, Int, Kernel, Needs, Ptr, SharedBytes, geometry,
+};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 use input::Input;
@@ -105,6 +107,27 @@ impl Cut {
         4 * self.shape.rows * self.norm_groups
     }
 
+    /// Whether a multiprocessor is to hold two CTAs: while one is at its end, another multiplies.
+    fn pairs(&self) -> bool {
+        self.shape.columns == 128
+    }
+
+    fn candidate(&self, rows: Dim) -> Candidate {
+        let Shape { rows: tile, columns, .. } = self.shape;
+        let registers = if self.pairs() { 128 } else { 160 };
+        Candidate {
+            form: Form::Tile,
+            geometry: self.geometry(rows),
+            needs: Needs {
+                registers,
+                under_way: self.shape.ring().into(),
+                again: 0,
+                waits: if self.splits > 1 { 1 + COMBINING } else { 1 },
+            },
+            cut: Some(nvptx::Cut { rows: tile.into(), columns: columns.into(), splits: self.splits.into() }),
+        }
+    }
+
     fn geometry(&self, rows: Dim) -> Geometry {
         let blocks = self.blocks.count();
         let tiles = geometry::tiles(rows, self.shape.rows.into()).times(blocks);
@@ -128,7 +151,7 @@ impl Cut {
 
 /// The kernel of a plan that is cut so.
 pub(super) fn kernel(plan: Plan, cut: Cut) -> Kernel {
-    Kernel::new(cut.geometry(plan.rows), move |e| {
+    Kernel::of(cut.candidate(plan.rows), move |e| {
         body(e, &plan, &cut);
         Ok(())
     })
@@ -136,8 +159,7 @@ pub(super) fn kernel(plan: Plan, cut: Cut) -> Kernel {
 
 fn body<'c>(e: &Emit<'c, '_>, plan: &Plan, cut: &Cut) {
     let shape = cut.shape;
-    if shape.columns == 128 {
-        // While one CTA is at its end, another multiplies.
+    if cut.pairs() {
         e.resident(2);
     }
     let ring = e.shared(cut.ring(), 128);

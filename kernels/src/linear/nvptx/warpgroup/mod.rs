@@ -1,12 +1,10 @@
 //! Products of many rows on the tensor cores of sm_90a: a CTA multiplies 128 rows of x by 128 or 256 columns, by
 //! instructions of whole warpgroups whose operands the tensor memory accelerator brings into shared memory.
 //!
-//! It is taken where
+//! It can be had where
 //!
-//! * a step may have more than 64 rows,
-//! * x and the weights are bf16 whose rows are whole pieces of 16 bytes, and x is read as it is,
-//! * the strips of a block lie in a stretch of rows of each weight ([`boxes`]), and
-//! * the tiles of the longest step occupy half of the multiprocessors or more.
+//! * x and the weights are bf16 whose rows are whole pieces of 16 bytes, and x is read as it is, and
+//! * the strips of a block lie in a stretch of rows of each weight ([`boxes`]).
 //!
 //! Any number of rows, of columns and any K will do: what is read past them is zero.
 
@@ -22,7 +20,7 @@ use super::epilogue::{Done, Staged, finish};
 use super::plan::Plan;
 use super::strips::{Blocks, STRIP};
 use super::tile::raster;
-use crate::nvptx::{Emit, Float, Int, Kernel, Ptr, SharedBytes, geometry};
+use crate::nvptx::{self, Candidate, Emit, Float, Form, Int, Kernel, Needs, Ptr, SharedBytes, geometry};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 use boxes::Boxes;
@@ -44,11 +42,11 @@ pub(super) struct Cut {
 }
 
 impl Cut {
-    /// Where the kernel is taken; the reason where not.
+    /// Where the kernel can be had; the reason where not.
     pub fn of(sm: Sm, spec: &KernelSpec, plan: &Plan) -> Result<Self, String> {
         let rows = most_rows(spec, plan.rows);
-        if sm != Sm::Sm90 || rows <= 64 {
-            return Err(format!("{rows} rows on {}", sm.name()));
+        if sm != Sm::Sm90 {
+            return Err(format!("{} has no instructions of warpgroups", sm.name()));
         }
         if plan.x.norm.is_some() || plan.x.indices.is_some() {
             return Err("x is not read as it is".to_owned());
@@ -56,14 +54,10 @@ impl Cut {
         let wide = Self::with(plan, 256);
         let tiles = |cut: &Self| cut.blocks.count() * rows.div_ceil(ROWS.into());
         // Wide tiles read less; where they are too few, narrow ones occupy more multiprocessors.
-        let cut = match wide {
-            Ok(wide) if tiles(&wide) >= sm.multiprocessors() => wide,
-            wide => Self::with(plan, 128).or(wide)?,
-        };
-        if tiles(&cut) * 2 < sm.multiprocessors() {
-            return Err(format!("{} tiles of {rows} rows", tiles(&cut)));
+        match wide {
+            Ok(wide) if tiles(&wide) >= sm.multiprocessors() => Ok(wide),
+            wide => Self::with(plan, 128).or(wide),
         }
-        Ok(cut)
     }
 
     /// With tiles of so many columns.
@@ -79,6 +73,15 @@ impl Cut {
         Ok(Self { ring: Ring { columns, stages: 4 }, blocks, boxes, maps })
     }
 
+    fn candidate(&self, rows: Dim) -> Candidate {
+        Candidate {
+            form: Form::Warpgroup,
+            geometry: self.geometry(rows),
+            needs: Needs { registers: 168, under_way: self.ring.bytes().into(), again: 0, waits: 1 },
+            cut: Some(nvptx::Cut { rows: ROWS.into(), columns: self.ring.columns.into(), splits: 1 }),
+        }
+    }
+
     fn geometry(&self, rows: Dim) -> Geometry {
         let tiles = geometry::tiles(rows, ROWS.into()).times(self.blocks.count());
         let shared = SharedBytes::default().and(self.ring.bytes(), ALIGNED).and(self.ring.barriers(), 8);
@@ -89,7 +92,7 @@ impl Cut {
 
 /// The kernel of a plan that is cut so.
 pub(super) fn kernel(plan: Plan, cut: Cut) -> Kernel {
-    Kernel::new(cut.geometry(plan.rows), move |e| {
+    Kernel::of(cut.candidate(plan.rows), move |e| {
         body(e, &plan, &cut);
         Ok(())
     })

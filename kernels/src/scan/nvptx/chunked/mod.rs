@@ -17,7 +17,7 @@ use nemo_ir::types::{Dtype, Symbol};
 use super::heads::{Columns, Scan};
 use super::panel::{BLOCK, Corners, PANEL, ROWS, Source};
 use super::sequences::{Sequence, Sequences};
-use crate::nvptx::{Any, Chain, Emit, Float, Int, Kernel, Link, Ptr, SharedBytes, Written, geometry};
+use crate::nvptx::{Any, Chain, Emit, Float, Int, Kernel, Link, Needs, Ptr, SharedBytes, Written, geometry};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
@@ -95,6 +95,7 @@ impl Tiling {
 }
 
 pub(super) fn kernel(
+    sm: Sm,
     spec: &KernelSpec,
     chain: &Chain,
     link: &Link,
@@ -105,7 +106,9 @@ pub(super) fn kernel(
     let columns = [column("b")?, column("c")?, column("x")?];
     let grid = [Extent::Const(scan.shape.heads), Extent::each(Symbol::R), Extent::Const(1)];
     let geometry = Geometry { shared: tiling.shared().0, ..geometry::of(grid, tiling.warps * 32) };
-    Ok(Kernel::new(geometry, move |e| {
+    let under_way = u64::from(tiling.stages * tiling.stage());
+    let needs = Needs::of_residents(geometry.threads, tiling.neighbours(sm), under_way);
+    Ok(Kernel::needing(geometry, needs, move |e| {
         let chain = e.chain();
         let link = chain.links.last().ok_or("the chain is empty")?;
         e.resident(tiling.neighbours(e.sm()));
