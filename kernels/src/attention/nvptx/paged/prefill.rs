@@ -98,6 +98,13 @@ pub(super) struct Page<'c> {
     pub number: Int<'c>,
 }
 
+/// What of a page, by its place in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Keys,
+    Values,
+}
+
 /// A page is worked on.
 pub(super) struct Turn<'c, 'a> {
     pub page: Page<'c>,

@@ -16,11 +16,12 @@
 //! made zero once they are there: their weights are zero, but the product of zero and whatever lies there need not be.
 
 use inkwell::IntPredicate;
+use inkwell::values::IntValue;
 use nemo_ir::plan::TensorMap;
 use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::Dtype;
 
-use super::prefill::{Page, Products, Rows, Span, Turn};
+use super::prefill::{Page, Part, Products, Rows, Span, Turn};
 use super::warps::operand;
 use super::{MAX_TENSOR_HEAD_DIM, Shape};
 use crate::nvptx::ring::{Barriers, Place};
@@ -44,13 +45,6 @@ const STAGES: u32 = 3;
 const READERS: u32 = 4;
 /// A descriptor counts in so many bytes.
 const UNIT: u64 = 16;
-
-/// What of a page, by its place in the cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Keys,
-    Values,
-}
 
 /// Where operands lie.
 pub(super) struct Warpgroup<'c> {
@@ -148,7 +142,7 @@ impl<'c> Warpgroup<'c> {
     }
 
     /// Does something in the thread that has pages copied, where a condition holds.
-    fn elected(e: &Emit<'c, '_>, condition: Option<inkwell::values::IntValue<'c>>, body: impl FnOnce()) {
+    fn elected(e: &Emit<'c, '_>, condition: Option<IntValue<'c>>, body: impl FnOnce()) {
         let first = e.cmp(IntPredicate::EQ, e.thread(), e.word(0));
         e.when(condition.map_or(first, |condition| e.and(first, condition)), body);
         // What follows is for whole warps.

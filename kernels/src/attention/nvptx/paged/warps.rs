@@ -7,7 +7,7 @@ use inkwell::IntPredicate;
 use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::Dtype;
 
-use super::prefill::{COLUMNS, Page, Products, Rows, Span, Turn};
+use super::prefill::{COLUMNS, Page, Part, Products, Rows, Span, Turn};
 use super::stage::{Reader, Stage};
 use super::{Shape, words_where};
 use crate::attention::nvptx::cache::Cache;
@@ -22,13 +22,6 @@ pub(super) struct Warps<'c> {
     rows: Rows<'c>,
     cache: Cache,
     span: Span<'c>,
-}
-
-/// What of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Part {
-    Keys,
-    Values,
 }
 
 impl<'c> Warps<'c> {
