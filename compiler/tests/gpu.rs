@@ -33,13 +33,13 @@ fn kernel<'a>(target: &'a CompiledTarget, phase: Phase, op: &str) -> &'a str {
 fn prefill_on_hopper_runs_on_warpgroups_fed_by_bulk_copies() {
     let target = compiled(Sm::Sm90);
     assert!(ptx(&target).contains(".version 8.0\n.target sm_90a\n"));
-    for op in ["linear_relu2", "linear_add"] {
+    for op in ["linear_relu2", "linear_add", "paged_attention"] {
         let text = kernel(&target, Phase::Prefill, op);
         for word in ["wgmma.mma_async", "cp.async.bulk.tensor.2d", "mbarrier.try_wait"] {
             assert!(text.contains(word), "{op} has no {word}");
         }
+        assert!(!text.contains("cp.async.cg"), "{op} has threads copy");
     }
-    assert!(kernel(&target, Phase::Prefill, "paged_attention").contains("wgmma.mma_async"));
 }
 
 #[test]

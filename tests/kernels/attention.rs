@@ -85,7 +85,8 @@ fn attention_over_pages() {
     }
 }
 
-/// With NaN for every token of the cache that no sequence of the step has: whoever computes with one shows it.
+/// With NaN for every token of the cache that no sequence of the step has: whoever computes with one shows it, and the
+/// simulator finds who reads one.
 fn with_strangers(case: Case, step: &Step) -> Case {
     let Case { op, attrs, mut operands } = case;
     let Given::State { tensor, .. } = &mut operands[1] else { unreachable!("the cache") };
@@ -157,19 +158,23 @@ fn tiles_of_rows_in_ragged_batches() {
         sequence(1, 200, &[3, 5, 4, 0]),
         sequence(5, 60, &[2, 4]),
     ]);
-    for shape in [(2, 2, 128, 0), (4, 1, 64, 0), (5, 1, 24, 70), (2, 1, 80, 1), (4, 1, 10, 0)] {
+    for shape in
+        [(2, 2, 128, 0), (5, 1, 128, 70), (4, 1, 64, 0), (5, 1, 24, 70), (2, 1, 80, 1), (4, 1, 10, 0)]
+    {
         for dtype in [Dtype::Bf16, Dtype::F32] {
-            check(|| attention(shape, 137, dtype), &step, dtype, &format!("ragged rows, {shape:?}"));
+            let case = || with_strangers(attention(shape, 137, dtype), &step);
+            check(case, &step, dtype, &format!("ragged rows, {shape:?}"));
         }
     }
 }
 
 #[test]
 fn what_was_never_written_is_not_looked_at() {
-    let step = Step::of(&[sequence(3, 62, &[4, 2]), sequence(20, 0, &[1])]);
-    for shape in [(2, 1, 64, 0), (2, 1, 10, 0)] {
+    // Tiles that end at the first token of a page, inside one, and with it.
+    let step = Step::of(&[sequence(3, 62, &[4, 2]), sequence(20, 0, &[1]), sequence(1, 127, &[0, 3])]);
+    for shape in [(2, 1, 64, 0), (2, 2, 128, 0), (2, 1, 10, 0)] {
         for dtype in [Dtype::Bf16, Dtype::F32] {
-            let case = || with_strangers(attention(shape, 23, dtype), &step);
+            let case = || with_strangers(attention(shape, 24, dtype), &step);
             check(case, &step, dtype, &format!("strangers in the cache, {shape:?}"));
         }
     }
@@ -236,12 +241,15 @@ fn a_rows_bits_do_not_depend_on_its_neighbours() {
     let both = Step::of(&[sequence(2, 70, &[4, 0]), sequence(1, 100, &[3, 1])]);
     let alone = Step::of(&[sequence(1, 100, &[3, 1])]);
     for target in steady_backends() {
-        let case = || attention((4, 2, 32, 0), 3, Dtype::Bf16);
-        let together = Machine::new(&target, case()).run(&both, 2).kernel;
-        let Given::Tensor { tensor, .. } = &case().operands[0] else { unreachable!("q") };
-        let mut machine = Machine::new(&target, case());
-        machine.set(0, Tensor::real([1, 128], tensor.as_real().unwrap()[256..].to_vec()));
-        assert_eq!(machine.run(&alone, 1).kernel, together[256..], "on {target}");
+        for shape in [(4, 2, 32, 0), (4, 2, 64, 0), (2, 1, 128, 0)] {
+            let case = || attention(shape, 3, Dtype::Bf16);
+            let width = shape.0 * shape.2;
+            let together = Machine::new(&target, case()).run(&both, 2).kernel;
+            let Given::Tensor { tensor, .. } = &case().operands[0] else { unreachable!("q") };
+            let mut machine = Machine::new(&target, case());
+            machine.set(0, Tensor::real([1, width], tensor.as_real().unwrap()[2 * width..].to_vec()));
+            assert_eq!(machine.run(&alone, 1).kernel, together[2 * width..], "{shape:?} on {target}");
+        }
     }
 }
 
@@ -250,9 +258,13 @@ fn a_rows_bits_do_not_depend_on_how_a_prompt_is_cut() {
     let whole = Step::of(&[sequence(3, 10, &[5]), sequence(100, 60, &[3, 1, 2])]);
     let rest = Step::of(&[sequence(30, 130, &[3, 1, 2])]);
     for target in steady_backends() {
-        for (shape, dtype) in
-            [((2, 1, 32, 0), Dtype::Bf16), ((2, 1, 32, 50), Dtype::Bf16), ((2, 1, 10, 50), Dtype::F32)]
-        {
+        for (shape, dtype) in [
+            ((2, 1, 32, 0), Dtype::Bf16),
+            ((2, 1, 32, 50), Dtype::Bf16),
+            ((2, 1, 64, 50), Dtype::Bf16),
+            ((2, 1, 128, 0), Dtype::Bf16),
+            ((2, 1, 10, 50), Dtype::F32),
+        ] {
             let case = || attention(shape, 103, dtype);
             let width = shape.0 * shape.2;
             let together = Machine::new(&target, case()).run(&whole, 2).kernel;

@@ -67,11 +67,39 @@ fn prefill_reads_a_tile_of_the_cache_for_each_tile_of_rows() {
         let counts = counts(&Backend::Sim(sm, Phase::Prefill), attention(4, 2, 3, 128), &step);
         // The first 64 rows of each head see two pages, the others three.
         let tile = 64 * HEAD_DIM as u64 * 2;
-        // Warpgroups have their queries copied, too.
-        let queries = if sm == Sm::Sm90 { 4 * 2 * tile } else { 0 };
-        assert_eq!(counts.copy_bytes, 4 * (2 + 3) * 2 * tile + queries);
+        let (cache, queries) = (4 * (2 + 3) * 2 * tile, 4 * 2 * tile);
+        // Warpgroups have all of it copied in boxes, queries too.
+        let copied = if sm == Sm::Sm90 { (0, cache + queries) } else { (cache, 0) };
+        assert_eq!((counts.copy_bytes, counts.bulk_bytes), copied);
         assert_eq!(counts.global_copies.full_fraction(), 1.0);
         assert_eq!(counts.global_stores.full_fraction(), 1.0);
+        assert_no_waste(&counts, sm.name());
+    }
+}
+
+/// Which heads are a matter of warpgroups, and that they have whole pages copied where there are pages, and nothing else.
+#[test]
+fn boxes_are_of_pages_that_exist() {
+    let step = Step::of(&[sequence(3, 62, &[2, 0]), sequence(2, 0, &[-1])]);
+    for (sm, head_dim, boxes) in
+        [(Sm::Sm90, 64, true), (Sm::Sm90, 128, true), (Sm::Sm90, 80, false), (Sm::Sm86, 128, false)]
+    {
+        let mut random = Random::new(46);
+        let operands = vec![
+            Given::rows(random.tensor(&[5, 2 * head_dim], -4.0, 4.0), BF16, Symbol::T),
+            Given::State {
+                tensor: random.tensor(&[3, 2, 1, 64, head_dim], -1.0, 1.0),
+                dtype: BF16,
+                units: Symbol::N,
+            },
+        ];
+        let case = Case { op: "paged_attention", attrs: vec![1.0.into(), 0.into(), BF16.into()], operands };
+        let counts = counts(&Backend::Sim(sm, Phase::Prefill), case, &step);
+        // Keys and values of two pages for each of two heads, and queries: five rows from the first on, two from the fourth.
+        let (page, row) = (64 * head_dim as u64 * 2, head_dim as u64 * 2);
+        let copied = if boxes { 2 * 2 * 2 * page + 2 * (5 + 2) * row } else { 0 };
+        assert_eq!(counts.bulk_bytes, copied, "heads of {head_dim} on {}", sm.name());
+        assert_eq!(counts.copy_bytes == 0, boxes, "heads of {head_dim} on {}", sm.name());
         assert_no_waste(&counts, sm.name());
     }
 }

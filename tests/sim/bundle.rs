@@ -9,16 +9,18 @@ use nemo_tests::bundle;
 use nemort::device::gpu::driver::Facts;
 
 #[test]
-fn a_bundle_of_two_ops_runs_from_its_files() {
+fn a_bundle_of_some_ops_runs_from_its_files() {
     for sm in Sm::ALL {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let ops = ["linear", "rms_norm"].map(str::to_owned);
+        let ops = ["linear", "rms_norm", "paged_attention"].map(str::to_owned);
         let written = bundle::write(folder.path(), sm, &ops).expect("a bundle");
         let mut cases = Cases::read(folder.path(), sm.name()).expect("what was written");
         assert_eq!(cases.cases.len(), written);
         for op in &ops {
             assert!(cases.cases.iter().any(|case| case.op == *op), "{op}");
         }
+        // Boxes of a cache are among what runs.
+        assert_eq!(cases.cases.iter().any(|case| !case.launch.maps.is_empty()), sm == Sm::Sm90);
         let needs = nvptx::needs(sm);
         let facts =
             Facts { name: "simulated".to_owned(), capability: needs.capability, driver: needs.driver };

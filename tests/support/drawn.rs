@@ -37,7 +37,7 @@ pub const EXTENTS: [Extents; 4] = [
     Extents { k: 96, n: 19, group: 96, attention: (4, 2, 24), scan: (4, 2, 80, 24), taps: 4, bias: true },
     Extents { k: 33, n: 40, group: 11, attention: (3, 1, 16), scan: (6, 2, 16, 16), taps: 4, bias: false },
     Extents { k: 63, n: 3, group: 63, attention: (2, 2, 10), scan: (3, 1, 21, 7), taps: 2, bias: true },
-    Extents { k: 160, n: 64, group: 160, attention: (8, 2, 32), scan: (2, 2, 32, 20), taps: 3, bias: true },
+    Extents { k: 160, n: 64, group: 160, attention: (8, 2, 64), scan: (2, 2, 32, 20), taps: 3, bias: true },
 ];
 
 /// How a case's tensors are stored.
@@ -89,6 +89,7 @@ impl Extents {
             (Family::Scan, "gate") => (self.inner(), 4.0),
             (_, "xbc") => (self.packed(), 1.0),
             (_, "dt") => (self.scan.0, 2.0),
+            (_, "q") => (heads * head_dim, 2.0),
             (_, "k" | "v") => (kv_heads * head_dim, 1.0),
             (_, "residual") => (self.n, 2.0),
             (_, "x" | "gate") | (Family::Norm, "a" | "b") => (self.k, 2.0),
@@ -136,6 +137,9 @@ impl Extents {
                 int(self.inner() / groups)
             }
             "group" => int(self.group),
+            "scale" => (1.0 / (self.attention.2 as f64).sqrt()).into(),
+            // Whole contexts.
+            "window" => int(0),
             "heads" => int(heads),
             "groups" => int(groups),
             "chunk" => int(64),

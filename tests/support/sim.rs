@@ -3,13 +3,15 @@
 use std::cell::{Ref, RefCell};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 
 use gpu_check::card::matrix_map;
 use gpu_check::launch::{Map, Places, Prepared, Room};
+use half::bf16;
 use nemo_ir::ops::OperandKind;
 use nemo_ir::plan::{Extent, Geometry, Phase, TensorMap};
 use nemo_ir::step::{PAGE_TOKENS, StepDims, StepInput};
-use nemo_ir::types::Symbol;
+use nemo_ir::types::{Dtype, Symbol};
 use nemo_kernels::nvptx::{self, Form, NvptxError};
 use nemo_kernels::spec::{KernelSpec, Layout, Steps};
 use nemo_kernels::target::Sm;
@@ -72,6 +74,10 @@ impl SimKernel {
             }
             rooms.push(address);
         }
+        for (arg, bytes) in nobodys(&self.spec, buffers, args) {
+            let length = bytes.end - bytes.start;
+            memory.mark_unwritten(rooms[arg] + bytes.start, length).expect("it was just allocated");
+        }
         let counters = memory.alloc(launch.counters.max(1) * 4);
         memory.write(counters, &vec![0; launch.counters as usize * 4]).expect("it was just allocated");
         let partials = memory.alloc(launch.partials.max(1));
@@ -128,6 +134,34 @@ pub fn cost_of_a_token(sm: Sm, spec: &KernelSpec, context: u64) -> Counts {
     let kernel = SimKernel::new(sm, Phase::Decode, spec);
     kernel.call(&mut buffers, &args, dims);
     kernel.counts.into_inner()
+}
+
+/// The parts of states that nobody has written, by buffer: a test has NaN there.
+fn nobodys(spec: &KernelSpec, buffers: &[Buffer], args: &[usize]) -> Vec<(usize, Range<u64>)> {
+    let places = (0..spec.op.operands.len()).filter(|place| spec.present(*place).is_some());
+    let mut parts: Vec<(usize, Range<u64>)> = Vec::new();
+    for ((place, layout), arg) in places.zip(&spec.operands).zip(args) {
+        if spec.op.operands[place].kind != OperandKind::State {
+            continue;
+        }
+        let size = layout.dtype().bytes();
+        let elements = (0..).step_by(size as usize).zip(buffers[*arg].bytes().chunks(size as usize));
+        for (at, _) in elements.filter(|(_, element)| is_nan(layout.dtype(), element)) {
+            match parts.last_mut() {
+                Some((last, bytes)) if last == arg && bytes.end == at => bytes.end += size,
+                _ => parts.push((*arg, at..at + size)),
+            }
+        }
+    }
+    parts
+}
+
+fn is_nan(dtype: Dtype, element: &[u8]) -> bool {
+    match (dtype, element) {
+        (Dtype::Bf16, &[low, high]) => bf16::from_le_bytes([low, high]).is_nan(),
+        (Dtype::F32, &[a, b, c, d]) => f32::from_le_bytes([a, b, c, d]).is_nan(),
+        _ => false,
+    }
 }
 
 /// The launch of a spec's kernel for a step.

@@ -18,6 +18,7 @@ mod math;
 mod matrix;
 mod memory;
 mod module;
+pub(crate) mod ring;
 #[cfg(test)]
 mod tests;
 mod warp;

@@ -1,5 +1,7 @@
 //! A set of bytes, one bit each.
 
+use std::ops::Range;
+
 /// Which bytes of a memory have a property, and how many have it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ByteSet {
@@ -76,6 +78,21 @@ impl ByteSet {
             return true;
         }
         self.every_word(at, length, |word, mask| word & mask == mask)
+    }
+
+    /// Those of these bytes that are not in it, as offsets from the first.
+    pub(crate) fn missing(&self, at: usize, length: usize) -> Vec<Range<usize>> {
+        if self.contains(at, length) {
+            return Vec::new();
+        }
+        let mut missing: Vec<Range<usize>> = Vec::new();
+        for byte in (0..length).filter(|byte| !self.contains(at + byte, 1)) {
+            match missing.last_mut() {
+                Some(last) if last.end == byte => last.end += 1,
+                _ => missing.push(byte..byte + 1),
+            }
+        }
+        missing
     }
 
     /// Whether one of these bytes is in it.

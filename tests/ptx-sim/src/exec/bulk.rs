@@ -1,5 +1,8 @@
 //! Bulk copies. Loads land when their mbarrier is waited for; stores read shared memory when they are issued
 //! and reach global memory when they are waited for, or at the end of the CTA.
+//!
+//! A load may bring bytes that nobody has written: a box holds what lies between those that are wanted. It is whoever
+//! reads them in shared memory that is at fault.
 
 use super::mbarrier::BulkData;
 use super::memory::addresses;
@@ -82,9 +85,9 @@ impl Machine<'_> {
                     aligned(Space::Global, lane, from[lane])?;
                     aligned(Space::Shared, lane, to[lane])?;
                     whole(lane, bytes)?;
-                    let mut data = BulkData { runs: Vec::new(), bytes: vec![0; bytes] };
+                    let mut data = BulkData { bytes: vec![0; bytes], ..BulkData::default() };
                     let mut touched = Touched::new();
-                    self.read_global(lane, from[lane], &mut data.bytes, &mut touched)?;
+                    self.read_global(lane, from[lane], 0, &mut data, &mut touched)?;
                     self.count_loads(&touched);
                     self.expect_run(lane, to[lane], 0..bytes, &mut data)?;
                     self.tally.counts.bulk_bytes += bytes as u64;
@@ -153,7 +156,7 @@ impl Machine<'_> {
             match piece.source {
                 Source::Global(address) => {
                     data.bytes.resize(start + length, 0);
-                    self.read_global(lane, address, &mut data.bytes[start..], &mut touched)?;
+                    self.read_global(lane, address, start, &mut data, &mut touched)?;
                     self.tally.counts.bulk_bytes += length as u64;
                 }
                 Source::Fill(pattern) => {
@@ -200,15 +203,17 @@ impl Machine<'_> {
         Ok((map, coordinates))
     }
 
-    /// Bytes of global memory that a copy reads.
+    /// Bytes of global memory that a copy reads: what it brings from `start` on.
     fn read_global(
         &mut self,
         lane: usize,
         address: u64,
-        bytes: &mut [u8],
+        start: usize,
+        data: &mut BulkData,
         touched: &mut Touched,
     ) -> Result<()> {
         let space = Space::Global;
+        let bytes = &mut data.bytes[start..];
         let length = bytes.len() as u64;
         if bytes.is_empty() {
             return Ok(());
@@ -218,11 +223,12 @@ impl Machine<'_> {
         let allocation = self.memory.allocation(index);
         let at = (address - allocation.base) as usize;
         let source = allocation.bytes.get(at..at + bytes.len()).ok_or_else(outside)?;
-        if self.checks.unwritten && !allocation.written.contains(at, bytes.len()) {
-            return Err(Stop::lane(lane, FaultKind::Unwritten { space, address, bytes: length }));
-        }
         bytes.copy_from_slice(source);
         touch(touched, index, at, bytes.len());
+        if self.checks.unwritten {
+            let missing = allocation.written.missing(at, bytes.len()).into_iter();
+            data.unwritten.extend(missing.map(|range| range.start + start..range.end + start));
+        }
         Ok(())
     }
 

@@ -59,6 +59,8 @@ pub(super) struct BulkData {
     /// Offset of each run in shared memory, and where its bytes lie in `bytes`.
     pub runs: Vec<(usize, Range<usize>)>,
     pub bytes: Vec<u8>,
+    /// Those of `bytes` that nobody had written where they come from.
+    pub unwritten: Vec<Range<usize>>,
 }
 
 impl Mbarrier {
@@ -129,14 +131,7 @@ impl Shared {
                     (1, 0)
                 }
                 Arrival::Bulk(data) => {
-                    for (at, range) in &data.runs {
-                        self.bytes[*at..at + range.len()].copy_from_slice(&data.bytes[range.clone()]);
-                        self.written.insert(*at, range.len());
-                        self.in_flight.remove(*at, range.len());
-                        if self.checks.shared_races {
-                            self.races.land(agent, *at, range.len(), clock);
-                        }
-                    }
+                    self.land_bulk(agent, data, clock);
                     (0, data.bytes.len() as i64)
                 }
             };
@@ -145,6 +140,24 @@ impl Shared {
                 mbarrier.pending = mbarrier.pending.saturating_sub(arrivals);
                 mbarrier.bytes -= bytes;
                 mbarrier.settle();
+            }
+        }
+    }
+
+    /// A bulk copy arrives. Bytes that nobody had written are unwritten at their destination, too.
+    fn land_bulk(&mut self, agent: Agent, data: &BulkData, clock: u32) {
+        for (at, range) in &data.runs {
+            self.bytes[*at..at + range.len()].copy_from_slice(&data.bytes[range.clone()]);
+            self.written.insert(*at, range.len());
+            self.in_flight.remove(*at, range.len());
+            if self.checks.shared_races {
+                self.races.land(agent, *at, range.len(), clock);
+            }
+            for unwritten in &data.unwritten {
+                let (start, end) = (unwritten.start.max(range.start), unwritten.end.min(range.end));
+                if start < end {
+                    self.written.remove(at + start - range.start, end - start);
+                }
             }
         }
     }

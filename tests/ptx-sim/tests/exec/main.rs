@@ -2,6 +2,7 @@
 //! input `%in` and an output `%out`.
 
 mod alu;
+mod bulk;
 mod control;
 mod counts;
 mod faults;

@@ -84,7 +84,7 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec) -> Result<Kernel, String> {
     let steps = spec.steps.ok_or("the op is for a range of steps")?;
     Ok(match steps.phase {
         Phase::Decode => decode::kernel(sm, spec, steps, shape),
-        Phase::Prefill if shape.tensor => prefill::kernel(sm, shape),
+        Phase::Prefill if shape.tensor => prefill::kernel(sm, spec, shape),
         Phase::Prefill => exact::prefill(shape),
     })
 }

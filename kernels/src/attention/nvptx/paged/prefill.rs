@@ -1,20 +1,21 @@
 //! Prefill on tensor cores: a CTA takes 64 rows of a sequence and one query head, a warp 16 of them, page after page.
 //!
-//! Keys and values of a page go through shared memory, one copy of each: values arrive while scores are computed, and the
-//! next page's keys while values are summed. Scores never leave the registers, whose layout as a product is that of an
-//! operand of the next.
+//! Keys and values of a page go through shared memory; how, and who multiplies, is a matter of [`Products`]: of warps, or of
+//! the warpgroups of sm_90a. Scores never leave the registers, whose layout as a product is that of an operand of the next.
 
 use inkwell::IntPredicate;
+use inkwell::values::IntValue;
 use nemo_ir::plan::Geometry;
 use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::Dtype;
 
 use super::tile::{self, Tile};
-use super::warpgroup::Warpgroup;
+use super::warpgroup::{self, Warpgroup};
 use super::warps::Warps;
 use super::{LOWEST, Shape, fade, normalizer, weight};
 use crate::attention::nvptx::cache::Cache;
-use crate::nvptx::{Any, Emit, Float, Int, Kernel, Needs, Ptr, SharedBytes, geometry};
+use crate::nvptx::{Any, Emit, Float, Int, Kernel, Needs, SharedBytes, geometry};
+use crate::spec::KernelSpec;
 use crate::target::Sm;
 
 /// Rows of a CTA, and of a warp.
@@ -62,26 +63,62 @@ impl<'c> Running<'c> {
     }
 }
 
-/// The products of a tile of rows: with keys, and with values.
+/// The products of a tile of rows: with keys, and with values, page after page. What a page's [`Turn`] carries belongs to
+/// the implementation.
 pub(super) trait Products<'c> {
-    /// Begins to copy what is there (`tokens`, an i32) of a page's keys or values.
-    fn copy(&self, e: &Emit<'c, '_>, part: Part, block: Ptr<'c>, tokens: Int<'c>);
+    /// Begins to copy the first page's keys; gives what the first turn carries.
+    fn begin(&self, e: &Emit<'c, '_>, page: Page<'c>) -> Vec<Any<'c>>;
 
-    /// Waits for the copies, and for all warps to be here.
-    fn arrive(&self, e: &Emit<'c, '_>);
+    /// Waits until the page's keys are there.
+    fn await_keys(&self, e: &Emit<'c, '_>, turn: &Turn<'c, '_>);
 
     /// Scores of the warp's rows, by eight tokens.
-    fn scores(&self, e: &Emit<'c, '_>) -> Vec<[Float<'c>; 4]>;
+    fn scores(&self, e: &Emit<'c, '_>, turn: &Turn<'c, '_>) -> Vec<[Float<'c>; 4]>;
 
-    /// Adds a page's weighted values, by eight columns.
-    fn sum_values(&self, e: &Emit<'c, '_>, weights: &[[Float<'c>; 4]], sums: &mut [[Float<'c>; 4]]);
+    /// Waits until the page's values are there.
+    fn await_values(&self, e: &Emit<'c, '_>, turn: &Turn<'c, '_>);
+
+    /// Adds the page's weighted values, by eight columns.
+    fn sum_values(
+        &self,
+        e: &Emit<'c, '_>,
+        turn: &Turn<'c, '_>,
+        weights: &[[Float<'c>; 4]],
+        sums: &mut [[Float<'c>; 4]],
+    );
+
+    /// What the next turn carries.
+    fn next(&self, e: &Emit<'c, '_>, turn: &Turn<'c, '_>) -> Vec<Any<'c>>;
 }
 
-/// What of a page.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    Keys,
-    Values,
+/// A page of a sequence: which of its pages, and its number in the cache, negative where there is none.
+#[derive(Clone, Copy)]
+pub(super) struct Page<'c> {
+    pub index: Int<'c>,
+    pub number: Int<'c>,
+}
+
+/// A page is worked on.
+pub(super) struct Turn<'c, 'a> {
+    pub page: Page<'c>,
+    /// The page after it, and whether there is one (i1).
+    pub next: Page<'c>,
+    pub more: IntValue<'c>,
+    /// What [`Products`] handed on.
+    pub carried: &'a [Any<'c>],
+}
+
+/// What a tile of rows sees of its sequence.
+#[derive(Clone, Copy)]
+pub(super) struct Span<'c> {
+    sequence: Int<'c>,
+    /// The KV head.
+    pub head: Int<'c>,
+    /// Index of the first page, and of the last.
+    first: Int<'c>,
+    last: Int<'c>,
+    /// Position of the last row.
+    last_position: Int<'c>,
 }
 
 /// The rows of a tile as a lane sees them.
@@ -95,12 +132,13 @@ pub(super) struct Rows<'c> {
     pub own: [Int<'c>; 2],
 }
 
-pub(super) fn kernel(sm: Sm, shape: Shape) -> Kernel {
+pub(super) fn kernel(sm: Sm, spec: &KernelSpec, shape: Shape) -> Kernel {
     let heads = shape.cache.heads * shape.group;
-    let warpgroup = sm == Sm::Sm90 && Warpgroup::takes(&shape);
+    let warpgroup = Warpgroup::takes(sm, &shape);
     let pieces = if warpgroup { Warpgroup::pieces(&shape).to_vec() } else { Warps::pieces(&shape).to_vec() };
     let shared = pieces.iter().fold(SharedBytes::default(), |sum, (bytes, align)| sum.and(*bytes, *align)).0;
-    let geometry = Geometry { shared, ..geometry::of(tile::grid(ROWS, heads), THREADS) };
+    let maps = if warpgroup { warpgroup::maps(spec, &shape).to_vec() } else { Vec::new() };
+    let geometry = Geometry { shared, maps, ..geometry::of(tile::grid(ROWS, heads), THREADS) };
     // A page of keys and one of values.
     let page = 2 * 2 * PAGE_TOKENS * shape.cache.head_dim;
     let resident = if warpgroup { WARPGROUPS } else { 2 };
@@ -110,11 +148,12 @@ pub(super) fn kernel(sm: Sm, shape: Shape) -> Kernel {
         let tile = Tile::of(e, ROWS, heads);
         e.when(tile.exists(e), || {
             let rows = Rows::of(e, tile);
+            let span = Span::of(e, &shape, rows);
             if warpgroup {
                 e.resident(WARPGROUPS);
-                attend(e, &shape, rows, &Warpgroup::new(e, &shape, rows, &space));
+                attend(e, &shape, rows, span, &Warpgroup::new(e, &shape, rows, span, &space));
             } else {
-                attend(e, &shape, rows, &Warps::new(e, &shape, rows, &space));
+                attend(e, &shape, rows, span, &Warps::new(e, &shape, rows, span, &space));
             }
         });
         Ok(())
@@ -130,52 +169,63 @@ impl<'c> Rows<'c> {
     }
 }
 
-fn attend<'c>(e: &Emit<'c, '_>, shape: &Shape, rows: Rows<'c>, products: &impl Products<'c>) {
-    let Rows { tile, last, .. } = rows;
-    let last_position = e.add(tile.position, last);
-    let positions = rows.own.map(|row| e.add(tile.position, row));
-    let kv_head = e.div(tile.head, e.word(shape.group as u32));
-    let page_bits = u64::from(PAGE_TOKENS.ilog2());
-    let first_page = e.shift_right(shape.first_seen(e, tile.position), page_bits);
-    let end_page = e.plus(e.shift_right(last_position, page_bits), 1);
-    let final_page = e.sub(end_page, e.word(1));
-    // Tokens of a page that are there: none where there is no page.
-    let tokens = |page, index| {
-        let exists = e.cmp(IntPredicate::SGE, page, e.word(0));
-        let there = e.plus(e.sub(last_position, e.times(index, PAGE_TOKENS)), 1);
-        e.select(exists, there, e.word(0))
-    };
-    let block = |page, part| shape.cache.block(e, e.max(page, e.word(0)), part, kv_head);
+impl<'c> Span<'c> {
+    fn of(e: &Emit<'c, '_>, shape: &Shape, rows: Rows<'c>) -> Self {
+        let Rows { tile, last, .. } = rows;
+        let page_bits = u64::from(PAGE_TOKENS.ilog2());
+        let last_position = e.add(tile.position, last);
+        Self {
+            sequence: tile.sequence,
+            head: e.div(tile.head, e.word(shape.group as u32)),
+            first: e.shift_right(shape.first_seen(e, tile.position), page_bits),
+            last: e.shift_right(last_position, page_bits),
+            last_position,
+        }
+    }
 
-    let page = Cache::page(e, tile.sequence, first_page);
-    products.copy(e, Part::Keys, block(page, 0), tokens(page, first_page));
-    e.copies_commit();
-    let mut initial = vec![page.into()];
+    /// The page so many after the one of an index, or the last.
+    fn page_after(&self, e: &Emit<'c, '_>, index: Int<'c>, distance: u64) -> Page<'c> {
+        let index = e.min(e.plus(index, distance), self.last);
+        Page { index, number: Cache::page(e, self.sequence, index) }
+    }
+
+    /// Tokens of a page that are there, maybe past a page's end: none where there is no page.
+    pub fn tokens(&self, e: &Emit<'c, '_>, page: Page<'c>) -> Int<'c> {
+        let exists = e.cmp(IntPredicate::SGE, page.number, e.word(0));
+        let there = e.plus(e.sub(self.last_position, e.times(page.index, PAGE_TOKENS)), 1);
+        e.select(exists, there, e.word(0))
+    }
+}
+
+fn attend<'c>(e: &Emit<'c, '_>, shape: &Shape, rows: Rows<'c>, span: Span<'c>, products: &impl Products<'c>) {
+    // The numbers of pages are there a turn before they are needed.
+    let first = span.page_after(e, span.first, 0);
+    let second = span.page_after(e, span.first, 1);
+    let carried = products.begin(e, first);
+    let count = carried.len();
+    let mut initial = vec![first.number.into(), second.number.into()];
+    initial.extend(carried);
     initial.extend(Running::new(e, shape.cache.head_dim).values());
-    let state = e.fold((first_page, end_page, 1), &initial, |index, state| {
-        let page = state[0].into_int_value();
-        let next_index = e.min(e.plus(index, 1), final_page);
-        let next_page = Cache::page(e, tile.sequence, next_index);
-        // This page's keys are there, and nobody reads values any more.
-        products.arrive(e);
-        products.copy(e, Part::Values, block(page, 1), tokens(page, index));
-        e.copies_commit();
-        let before = Running::from_values(&state[1..]);
-        let scores = products.scores(e);
-        let scores = masked(e, shape, &scores, (rows, positions, last_position), (page, index));
-        let (mut running, weights) = weigh(e, shape, before, &scores);
-        // The values are there, and nobody reads keys any more.
-        products.arrive(e);
-        e.when(e.cmp(IntPredicate::SLT, index, final_page), || {
-            products.copy(e, Part::Keys, block(next_page, 0), tokens(next_page, next_index));
-        });
-        e.copies_commit();
-        products.sum_values(e, &weights, &mut running.sums);
-        let mut next = vec![next_page.into()];
-        next.extend(running.values());
-        next
+    let state = e.fold((span.first, e.plus(span.last, 1), 1), &initial, |index, state| {
+        let (numbers, state) = state.split_at(2);
+        let (carried, running) = state.split_at(count);
+        let page = Page { index, number: numbers[0].into_int_value() };
+        let next = Page { index: e.min(e.plus(index, 1), span.last), number: numbers[1].into_int_value() };
+        let later = span.page_after(e, index, 2);
+        let more = e.cmp(IntPredicate::SLT, index, span.last);
+        let turn = Turn { page, next, more, carried };
+        products.await_keys(e, &turn);
+        let scores = products.scores(e, &turn);
+        let scores = masked(e, shape, &scores, (rows, span), page);
+        let (mut running, weights) = weigh(e, shape, Running::from_values(running), &scores);
+        products.await_values(e, &turn);
+        products.sum_values(e, &turn, &weights, &mut running.sums);
+        let mut after = vec![next.number.into(), later.number.into()];
+        after.extend(products.next(e, &turn));
+        after.extend(running.values());
+        after
     });
-    store(e, shape, rows, &Running::from_values(&state[1..]));
+    store(e, shape, rows, &Running::from_values(&state[2 + count..]));
 }
 
 /// Scores, -infinity where a row does not see a token. Most pages are seen whole by all rows.
@@ -183,20 +233,21 @@ fn masked<'c>(
     e: &Emit<'c, '_>,
     shape: &Shape,
     scores: &[[Float<'c>; 4]],
-    (rows, positions, last_position): (Rows<'c>, [Int<'c>; 2], Int<'c>),
-    (page, index): (Int<'c>, Int<'c>),
+    (rows, span): (Rows<'c>, Span<'c>),
+    page: Page<'c>,
 ) -> Vec<[Float<'c>; 4]> {
-    let base = e.times(index, PAGE_TOKENS);
+    let base = e.times(page.index, PAGE_TOKENS);
     let ahead = e.cmp(IntPredicate::SGT, e.plus(base, PAGE_TOKENS - 1), rows.tile.position);
-    let missing = e.cmp(IntPredicate::SLT, page, e.word(0));
-    let behind = e.cmp(IntPredicate::SLT, base, shape.first_seen(e, last_position));
+    let missing = e.cmp(IntPredicate::SLT, page.number, e.word(0));
+    let behind = e.cmp(IntPredicate::SLT, base, shape.first_seen(e, span.last_position));
     let partial = e.or(ahead, e.or(missing, behind));
     let flat = || scores.iter().flatten().map(|score| Any::from(*score)).collect();
     let chosen = e.choose(
         partial,
         || {
             // Tokens of the page that a row sees: from `low` to `high`, none where there is no page.
-            let spans = positions.map(|position| {
+            let spans = rows.own.map(|row| {
+                let position = e.add(rows.tile.position, row);
                 let low = e.sub(shape.first_seen(e, position), base);
                 (low, e.select(missing, e.word(u32::MAX), e.sub(position, base)))
             });

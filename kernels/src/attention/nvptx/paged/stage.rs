@@ -4,9 +4,6 @@
 //! eight lanes that are served at once meet different banks: for keys, which lanes read as four neighbouring pieces of two
 //! tokens, pieces of odd tokens change halves of 128 bytes; for values, which are read as one piece of eight tokens, the
 //! piece's number is XORed with the token's.
-//!
-//! Warpgroups read neither by lanes: for them a stage is blocks of 64 columns, one after the other, each with its pieces
-//! XORed with the number of the line, which is the 128-byte swizzle of the hardware.
 
 use inkwell::IntPredicate;
 use nemo_ir::step::PAGE_TOKENS;
@@ -26,8 +23,6 @@ pub(super) enum Reader {
     Keys,
     /// Lanes, for sums of values.
     Values,
-    /// Warpgroups.
-    Warpgroup,
 }
 
 /// The extents of a stage.
@@ -46,7 +41,7 @@ impl Stage {
         let pieces = match reader {
             // Scores are summed over 32 columns at a time.
             Reader::Keys => head_dim.div_ceil(32) * 4,
-            Reader::Values | Reader::Warpgroup => head_dim / ELEMENTS,
+            Reader::Values => head_dim / ELEMENTS,
         };
         Self { reader, head_dim, pieces, pitch: head_dim.div_ceil(64) * 8 }
     }
@@ -59,17 +54,6 @@ impl Stage {
     /// Copies the first `tokens` (an i32, maybe past 64 or below 1) of a block of a page, and zeros for the others; all
     /// threads of the CTA do.
     pub fn copy<'c>(&self, e: &Emit<'c, '_>, stage: Ptr<'c>, block: Ptr<'c>, tokens: Int<'c>) {
-        self.copy_lines(e, stage, (block, self.head_dim), tokens);
-    }
-
-    /// As [`Stage::copy`], of lines that lie so many elements apart.
-    pub fn copy_lines<'c>(
-        &self,
-        e: &Emit<'c, '_>,
-        stage: Ptr<'c>,
-        (block, stride): (Ptr<'c>, u64),
-        tokens: Int<'c>,
-    ) {
         let lanes = self.pieces.next_power_of_two();
         let at_once = u64::from(e.threads()) / lanes;
         let (piece, first) =
@@ -81,7 +65,7 @@ impl Stage {
                 let token = e.plus(first, pass * at_once);
                 let there = e.and(inside, e.cmp(IntPredicate::SLT, token, tokens));
                 let to = self.piece(e, stage, token, piece);
-                let from = e.add(e.times(token, stride), column);
+                let from = e.add(e.times(token, self.head_dim), column);
                 let from = e.at(block, Dtype::Bf16, e.select(there, from, e.word(0)));
                 e.copy_async(to, from, e.select(there, e.word(PIECE as u32), e.word(0)));
             }
@@ -97,16 +81,9 @@ impl Stage {
     pub fn piece<'c>(&self, e: &Emit<'c, '_>, stage: Ptr<'c>, token: Int<'c>, piece: Int<'c>) -> Ptr<'c> {
         let turn = match self.reader {
             Reader::Keys => e.times(e.and(token, e.word(1)), 4),
-            Reader::Values | Reader::Warpgroup => e.and(token, e.word(7)),
+            Reader::Values => e.and(token, e.word(7)),
         };
         let piece = e.xor(piece, turn);
-        let place = match self.reader {
-            Reader::Keys | Reader::Values => e.add(e.times(token, self.pitch), piece),
-            Reader::Warpgroup => {
-                let block = e.times(e.shift_right(piece, 3), 8 * PAGE_TOKENS);
-                e.add(e.add(block, e.times(token, 8)), e.and(piece, e.word(7)))
-            }
-        };
-        e.offset(stage, e.times(place, PIECE))
+        e.offset(stage, e.times(e.add(e.times(token, self.pitch), piece), PIECE))
     }
 }

@@ -1,13 +1,17 @@
 //! The products of prefill by warps: 16 rows each, operands from registers and, for keys and values, from shared memory.
+//!
+//! There is one copy of each in shared memory: values arrive while scores are computed, and the next page's keys while values
+//! are summed.
 
 use inkwell::IntPredicate;
 use nemo_ir::step::PAGE_TOKENS;
 use nemo_ir::types::Dtype;
 
-use super::prefill::{COLUMNS, Part, Products, Rows};
+use super::prefill::{COLUMNS, Page, Products, Rows, Span, Turn};
 use super::stage::{Reader, Stage};
 use super::{Shape, words_where};
-use crate::nvptx::{Emit, Float, Int, Ptr};
+use crate::attention::nvptx::cache::Cache;
+use crate::nvptx::{Any, Emit, Float, Int, Ptr};
 
 /// Where operands lie.
 pub(super) struct Warps<'c> {
@@ -16,6 +20,15 @@ pub(super) struct Warps<'c> {
     /// Queries of the lane's two rows, by 32 columns.
     queries: [Vec<[Int<'c>; 4]>; 2],
     rows: Rows<'c>,
+    cache: Cache,
+    span: Span<'c>,
+}
+
+/// What of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Keys,
+    Values,
 }
 
 impl<'c> Warps<'c> {
@@ -29,28 +42,45 @@ impl<'c> Warps<'c> {
     }
 
     /// With [`Warps::pieces`] of shared memory.
-    pub fn new(e: &Emit<'c, '_>, shape: &Shape, rows: Rows<'c>, space: &[Ptr<'c>]) -> Self {
+    pub fn new(e: &Emit<'c, '_>, shape: &Shape, rows: Rows<'c>, span: Span<'c>, space: &[Ptr<'c>]) -> Self {
         let [keys, values] = Self::stages(shape);
         let queries = rows.own.map(|row| queries(e, shape, rows, e.min(row, rows.last)));
-        Self { keys: (keys, space[0]), values: (values, space[1]), queries, rows }
+        let cache = shape.cache;
+        Self { keys: (keys, space[0]), values: (values, space[1]), queries, rows, cache, span }
     }
-}
 
-impl<'c> Products<'c> for Warps<'c> {
-    fn copy(&self, e: &Emit<'c, '_>, part: Part, block: Ptr<'c>, tokens: Int<'c>) {
+    /// Begins to copy what is there of a page's keys or values.
+    fn copy(&self, e: &Emit<'c, '_>, part: Part, page: Page<'c>) {
         let (stage, space) = match part {
             Part::Keys => self.keys,
             Part::Values => self.values,
         };
-        stage.copy(e, space, block, tokens);
+        let block = self.cache.block(e, e.max(page.number, e.word(0)), part as u64, self.span.head);
+        stage.copy(e, space, block, self.span.tokens(e, page));
     }
 
-    fn arrive(&self, e: &Emit<'c, '_>) {
+    /// Waits for the copies, and for all warps to be here.
+    fn arrive(e: &Emit<'c, '_>) {
         e.copies_wait(0);
         e.barrier();
     }
+}
 
-    fn scores(&self, e: &Emit<'c, '_>) -> Vec<[Float<'c>; 4]> {
+impl<'c> Products<'c> for Warps<'c> {
+    fn begin(&self, e: &Emit<'c, '_>, page: Page<'c>) -> Vec<Any<'c>> {
+        self.copy(e, Part::Keys, page);
+        e.copies_commit();
+        Vec::new()
+    }
+
+    fn await_keys(&self, e: &Emit<'c, '_>, turn: &Turn<'c, '_>) {
+        // This page's keys are there, and nobody reads values any more.
+        Self::arrive(e);
+        self.copy(e, Part::Values, turn.page);
+        e.copies_commit();
+    }
+
+    fn scores(&self, e: &Emit<'c, '_>, _: &Turn<'c, '_>) -> Vec<[Float<'c>; 4]> {
         let ((stage, space), lane) = (self.keys, self.rows.lane);
         // A token's pieces move with its lowest bit alone, so eight tokens on they lie at a constant distance.
         let pieces: Vec<_> = (0..self.queries[0].len() as u64)
@@ -77,7 +107,20 @@ impl<'c> Products<'c> for Warps<'c> {
             .collect()
     }
 
-    fn sum_values(&self, e: &Emit<'c, '_>, weights: &[[Float<'c>; 4]], sums: &mut [[Float<'c>; 4]]) {
+    fn await_values(&self, e: &Emit<'c, '_>, turn: &Turn<'c, '_>) {
+        // The values are there, and nobody reads keys any more.
+        Self::arrive(e);
+        e.when(turn.more, || self.copy(e, Part::Keys, turn.next));
+        e.copies_commit();
+    }
+
+    fn sum_values(
+        &self,
+        e: &Emit<'c, '_>,
+        _: &Turn<'c, '_>,
+        weights: &[[Float<'c>; 4]],
+        sums: &mut [[Float<'c>; 4]],
+    ) {
         let (stage, space) = self.values;
         // Lanes 8 i to 8 i + 7 give the tokens of matrix i: tokens 0 to 7 or 8 to 15, of eight columns or the next eight.
         let lane = e.lane();
@@ -102,6 +145,10 @@ impl<'c> Products<'c> for Warps<'c> {
                 }
             }
         }
+    }
+
+    fn next(&self, _: &Emit<'c, '_>, _: &Turn<'c, '_>) -> Vec<Any<'c>> {
+        Vec::new()
     }
 }
 

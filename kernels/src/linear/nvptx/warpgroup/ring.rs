@@ -3,6 +3,7 @@
 
 use inkwell::IntPredicate;
 
+use crate::nvptx::ring::{Barriers, Place};
 use crate::nvptx::{Any, Emit, Float, Int, Ptr};
 
 /// Rows of a tile.
@@ -36,7 +37,7 @@ impl Ring {
 
     /// Bytes of the barriers.
     pub const fn barriers(&self) -> u32 {
-        2 * 8 * self.stages
+        Barriers::bytes(self.stages)
     }
 
     const fn stage(&self) -> u32 {
@@ -46,27 +47,6 @@ impl Ring {
     /// Sums of a thread.
     const fn sums(&self) -> u32 {
         self.columns / 2
-    }
-}
-
-/// The stage that is next, and the parity of its phase.
-#[derive(Clone, Copy)]
-struct Place<'c> {
-    stage: Int<'c>,
-    phase: Int<'c>,
-}
-
-impl<'c> Place<'c> {
-    fn of(values: &[Any<'c>]) -> Self {
-        Self { stage: values[0].into_int_value(), phase: values[1].into_int_value() }
-    }
-
-    /// The one after.
-    fn next(self, e: &Emit<'c, '_>, stages: u32) -> [Any<'c>; 2] {
-        let stage = e.plus(self.stage, 1);
-        let last = e.cmp(IntPredicate::EQ, stage, e.word(stages));
-        let phase = e.select(last, e.xor(self.phase, e.word(1)), self.phase);
-        [e.select(last, e.word(0), stage).into(), phase.into()]
     }
 }
 
@@ -80,18 +60,10 @@ pub(super) fn multiply<'c>(
     count: Int<'c>,
     fill: &dyn Fn(Int<'c>, Ptr<'c>, Ptr<'c>),
 ) -> Vec<Float<'c>> {
-    let barrier = |index: Int<'c>| e.offset(barriers, e.times(index, 8));
-    let full = |stage: Int<'c>| barrier(stage);
-    let empty = |stage: Int<'c>| barrier(e.plus(stage, ring.stages.into()));
+    let barriers = Barriers::new(e, barriers, ring.stages, MULTIPLYING);
+    let full = |stage: Int<'c>| barriers.full(e, stage);
+    let empty = |stage: Int<'c>| barriers.empty(e, stage);
     let at = |stage: Int<'c>| e.offset(stages, e.times(stage, ring.stage().into()));
-    e.when(e.cmp(IntPredicate::EQ, e.thread(), e.word(0)), || {
-        for stage in 0..ring.stages {
-            e.mbarrier_init(full(e.word(stage)), 1);
-            e.mbarrier_init(empty(e.word(stage)), MULTIPLYING);
-        }
-        e.mbarriers_ready();
-    });
-    e.barrier();
     let warpgroup = e.shift_right(e.thread(), 7);
     let producer = e.cmp(IntPredicate::EQ, warpgroup, e.word(CONSUMERS));
     let range = (e.word(0), count, 1);
@@ -105,7 +77,7 @@ pub(super) fn multiply<'c>(
                     e.mbarrier_wait(empty(place.stage), place.phase);
                     e.mbarrier_expect(full(place.stage), e.word(ring.stage()));
                     fill(index, at(place.stage), full(place.stage));
-                    place.next(e, ring.stages).to_vec()
+                    place.next(e, ring.stages).values().to_vec()
                 });
             });
             e.warp_barrier();
@@ -135,7 +107,12 @@ pub(super) fn multiply<'c>(
                 let one = e.cmp(IntPredicate::EQ, e.lane(), e.word(0));
                 let there = e.and(one, e.cmp(IntPredicate::SGT, index, e.word(0)));
                 e.when(there, || e.mbarrier_arrive(empty(before)));
-                place.next(e, ring.stages).into_iter().chain(sums.into_iter().map(Any::from)).collect()
+                place
+                    .next(e, ring.stages)
+                    .values()
+                    .into_iter()
+                    .chain(sums.into_iter().map(Any::from))
+                    .collect()
             });
             e.wgmma_wait(0);
             done[2..].to_vec()
