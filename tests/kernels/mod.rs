@@ -39,12 +39,19 @@ pub(crate) fn assert_close(answers: &Answers, dtype: Dtype, what: &str) {
     }
 }
 
-/// Runs a case once on every backend, on CPUs with several thread counts; all thread counts give the same bits.
+/// Runs a case once on every backend: on CPUs with several thread counts, all of which give the same bits; on GPUs in every
+/// form that the kernel has.
 fn check(case: impl Fn() -> Case, step: &Step, dtype: Dtype, what: &str) {
     for target in backends() {
+        if matches!(target, Backend::Sim(..)) {
+            for form in Machine::new(&target, case()).forms(step) {
+                let answers = Machine::new(&target, case()).built_by(form).run(step, 1);
+                assert_close(&answers, dtype, &format!("{what} on {target}, {form}"));
+            }
+            continue;
+        }
         let mut bits = None;
-        let threads: &[u32] = if matches!(target, Backend::Host(_)) { &[1, 2, 5] } else { &[1] };
-        for &threads in threads {
+        for threads in [1, 2, 5] {
             let answers = Machine::new(&target, case()).run(step, threads);
             let what = format!("{what} on {target}, {threads} threads");
             assert_close(&answers, dtype, &what);

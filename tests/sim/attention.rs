@@ -16,8 +16,11 @@ fn sequence(tokens: usize, context: i32, pages: &[i32]) -> Sequence {
     Sequence { tokens: vec![0; tokens], context, pages: pages.to_vec(), ..Sequence::default() }
 }
 
+/// In the kernel's first form.
 fn counts(backend: &Backend, case: Case, step: &Step) -> Counts {
-    let mut machine = Machine::new(backend, case);
+    let machine = Machine::new(backend, case);
+    let form = machine.forms(step)[0];
+    let mut machine = machine.built_by(form);
     machine.run(step, 1);
     machine.counts().expect("the simulator counts").clone()
 }

@@ -101,7 +101,7 @@ fn tensor_cores_carry_the_state_through_ragged_steps() {
         Step::of(&[sequence(33, 0, -1), sequence(1, 2, 1), sequence(32, 3, 3)]),
     ];
     for (heads, groups, head_dim, state) in
-        [(4, 2, 80, 128), (3, 1, 16, 16), (2, 2, 64, 256), (2, 1, 128, 64), (6, 2, 48, 32)]
+        [(4, 2, 80, 128), (3, 1, 16, 16), (2, 2, 64, 256), (2, 1, 128, 64), (6, 2, 48, 32), (2, 1, 48, 160)]
     {
         let extents = Extents { heads, groups, head_dim, state };
         for dtype in [F32, BF16] {
@@ -123,24 +123,26 @@ fn tensor_cores_carry_the_state_through_ragged_steps() {
 
 #[test]
 fn bits_of_the_scan_depend_on_its_tiles_alone() {
-    let extents = Extents { heads: 2, groups: 1, head_dim: 32, state: 32 };
-    let all = extents.inputs(5, 150);
-    for target in steady_backends() {
-        let run = |parts: &[(usize, usize, Step)]| {
-            let mut machine = Machine::new(&target, extents.case("ssd_chunked_dt", 4, F32));
-            let mut rows = Vec::new();
-            for (from, to, step) in parts {
-                extents.set(&mut machine, cut(&all, *from, *to));
-                rows.extend(machine.run(step, 1).kernel);
-            }
-            rows
-        };
-        let together = run(&[(0, 150, Step::of(&[sequence(20, -1, 0), sequence(130, -1, 1)]))]);
-        let alone = run(&[(20, 150, Step::of(&[sequence(130, -1, 2)]))]);
-        assert!(together[20 * 64..] == alone, "neighbours change bits on {target}");
-        let first = (20, 84, Step::of(&[sequence(64, -1, 3)]));
-        let parts = run(&[first, (84, 150, Step::of(&[sequence(66, 3, 3)]))]);
-        assert!(parts == alone, "a cut between tiles changes bits on {target}");
+    for state in [32, 256] {
+        let extents = Extents { heads: 2, groups: 1, head_dim: 32, state };
+        let all = extents.inputs(5, 150);
+        for target in steady_backends() {
+            let run = |parts: &[(usize, usize, Step)]| {
+                let mut machine = Machine::new(&target, extents.case("ssd_chunked_dt", 4, F32));
+                let mut rows = Vec::new();
+                for (from, to, step) in parts {
+                    extents.set(&mut machine, cut(&all, *from, *to));
+                    rows.extend(machine.run(step, 1).kernel);
+                }
+                rows
+            };
+            let together = run(&[(0, 150, Step::of(&[sequence(20, -1, 0), sequence(130, -1, 1)]))]);
+            let alone = run(&[(20, 150, Step::of(&[sequence(130, -1, 2)]))]);
+            assert!(together[20 * 64..] == alone, "neighbours change bits on {target}");
+            let first = (20, 84, Step::of(&[sequence(64, -1, 3)]));
+            let parts = run(&[first, (84, 150, Step::of(&[sequence(66, 3, 3)]))]);
+            assert!(parts == alone, "a cut between tiles changes bits on {target}");
+        }
     }
 }
 

@@ -188,6 +188,14 @@ impl Machine {
         }
     }
 
+    /// The forms in which there is a kernel for a step; none on a CPU, where there is but one.
+    pub fn forms(&self, step: &Step) -> Vec<Form> {
+        match &self.kernel {
+            Kernel::Host(_) => Vec::new(),
+            Kernel::Sim(kernel) => kernel.forms(step.dims()),
+        }
+    }
+
     /// The same with the kernel built in that form, which it must have; without, a GPU's is of one of those it has.
     #[must_use]
     pub fn built_by(mut self, form: Form) -> Self {

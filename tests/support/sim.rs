@@ -44,6 +44,13 @@ impl SimKernel {
         Self { sm, phase, spec: placed(spec), compiled: RefCell::default(), counts: RefCell::default() }
     }
 
+    /// The forms in which there is a kernel for a step.
+    pub(crate) fn forms(&self, dims: StepDims) -> Vec<Form> {
+        let spec = KernelSpec { steps: Some(steps_for(self.phase, dims)), ..self.spec.clone() };
+        let candidates = nvptx::candidates(self.sm, &spec).unwrap_or_else(|error| panic!("{error}"));
+        candidates.into_iter().map(|made| made.form).collect()
+    }
+
     /// From now on it is built in that form.
     pub(crate) fn build_by(&mut self, form: Form) {
         self.spec.form = Some(form);

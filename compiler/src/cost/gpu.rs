@@ -114,12 +114,17 @@ fn products(sm: Sm, made: &Candidate, work: &Work, device: &Device) -> f64 {
         (Form::Simt, _) => f32,
     };
     let rows = work.rows_of_products.max(1.0);
+    // Attention of many rows is products of tiles.
+    let attention = match made.form {
+        Form::Tile | Form::Warpgroup => of_form,
+        Form::Stream | Form::Simt | Form::Sole => f32,
+    };
     let padded = made.cut.map_or(1.0, |cut| (rows / cut.rows as f64).ceil() * cut.rows as f64 / rows);
     let efficiency = &device.efficiency;
     padded * work.products_bf16 / (of_form * efficiency.products)
         + work.products_f32 / (f32 * efficiency.products)
         + work.scan / (f32 * efficiency.scan)
-        + work.attention / (f32 * efficiency.attention)
+        + work.attention / (attention * efficiency.attention)
 }
 
 /// What CTAs do again that others do, too.

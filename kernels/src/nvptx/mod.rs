@@ -151,7 +151,7 @@ fn kernels(sm: Sm, spec: &KernelSpec) -> Result<Vec<Kernel>, NvptxError> {
             Family::Linear => linear::nvptx::kernels(sm, spec, &chain),
             Family::Ffn => Err("the op has no generator".to_owned()),
             Family::Scan => sole(scan::nvptx::kernel(sm, spec, &chain)),
-            Family::Attention => sole(attention::nvptx::kernel(sm, spec, &chain)),
+            Family::Attention => attention::nvptx::kernels(sm, spec, &chain),
             Family::Head => sole(head::nvptx::kernel(sm, spec, &chain)),
         }
     };

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use nemort::device::choice::DeviceChoice;
 use nemort::device::gpu::driver::{
-    Address, Driver, DriverError, DriverFactory, Facts, GraphId, Image, KernelId, KernelUse, Launch, Loaded,
-    Matrix, Memory, ModuleId, TensorMapBytes,
+    Address, Compiled, Driver, DriverError, DriverFactory, Facts, GraphId, Image, KernelId, KernelUse,
+    Launch, Loaded, Matrix, Memory, ModuleId, TensorMapBytes,
 };
 
 /// What the fake GPU was asked, as far as tests look.
@@ -32,6 +32,8 @@ pub struct Setup {
     pub free: u64,
     /// What the driver says to machine code, if it does not take it.
     pub cubin: Result<(), DriverError>,
+    /// Why what is compiled of PTX cannot be kept, if it cannot.
+    pub not_kept: Option<String>,
     /// What a download says, if it fails.
     pub download: Result<(), DriverError>,
 }
@@ -42,6 +44,7 @@ impl Default for Setup {
             facts: Facts { name: "Fake".to_owned(), capability: (8, 6), driver: 535 },
             free: 1 << 30,
             cubin: Ok(()),
+            not_kept: None,
             download: Ok(()),
         }
     }
@@ -247,8 +250,9 @@ impl Driver for FakeDriver {
     fn load(&mut self, image: Image<'_>) -> Result<Loaded, DriverError> {
         match image {
             Image::Ptx(_) => {
-                drop(self.ask(Asked::Ptx));
-                Ok(Loaded { module: ModuleId(0), compiled: Some(Duration::from_millis(1500)) })
+                let not_kept = self.ask(Asked::Ptx).setup.not_kept.clone();
+                let compiled = Compiled { took: Duration::from_millis(1500), not_kept };
+                Ok(Loaded { module: ModuleId(0), compiled: Some(compiled) })
             }
             Image::Cubin(_) => {
                 let taken = self.ask(Asked::Cubin).setup.cubin.clone();

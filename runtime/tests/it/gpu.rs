@@ -394,6 +394,14 @@ fn machine_code_is_used_where_it_is_the_gpus_own() {
 }
 
 #[test]
+fn machine_code_that_cannot_be_kept_is_told() {
+    let fake = Fake::new(Setup { not_kept: Some("no room".to_owned()), ..Setup::default() });
+    let options = options(&fake, WeightsSource::Random { seed: 1 });
+    let engine = Engine::load(&artifact(&contents()), &options).unwrap();
+    assert_eq!(engine.notes()[1..], ["what it compiled cannot be kept for the next time: no room"]);
+}
+
+#[test]
 fn kernels_are_checked_before_the_gpu_is_touched() {
     let fake = Fake::new(Setup::default());
     let mut missing = contents();

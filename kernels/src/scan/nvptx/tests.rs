@@ -124,9 +124,9 @@ fn tensor_cores_take_what_divides_in_prefill() {
         candidate(sm, &extents.spec("ssd_chunked_dt", steps)).expect("it has a kernel").geometry.threads
     };
     for sm in [Sm::Sm86, Sm::Sm90] {
-        // A warp for each 16 columns of head_dim.
+        // A warp for each 16 columns of head_dim, two where the state is large.
         assert_eq!(threads(sm, NANO, PREFILL), 160);
-        assert_eq!(threads(sm, LARGE, PREFILL), 128);
+        assert_eq!(threads(sm, LARGE, PREFILL), 256);
         // 20 accesses across head_dim, for each 16th row of the state.
         assert_eq!(threads(sm, NANO, DECODE), 320);
         assert_eq!(threads(sm, ODD, PREFILL), 32);

@@ -391,8 +391,13 @@ impl Driver for Cuda {
         let mut graph = null_mut();
         // SAFETY: the recording of this stream began above.
         let ended = done(unsafe { sys::cuStreamEndCapture(self.stream, &mut graph) }, "cuStreamEndCapture");
-        launched?;
-        ended?;
+        if let Err(error) = launched.and(ended) {
+            if !graph.is_null() {
+                // SAFETY: it is what the recording left, and nobody else knows of it.
+                let _ = unsafe { sys::cuGraphDestroy(graph) };
+            }
+            return Err(error);
+        }
         let mut executable = null_mut();
         // SAFETY: the graph is the one that was recorded; what is made of it does not refer to it.
         let made = unsafe {

@@ -5,13 +5,13 @@
 use std::ffi::{CStr, CString, c_void};
 use std::path::Path;
 use std::ptr::null_mut;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use cudarc::driver::sys;
 
 use super::cache;
 use super::probe::done;
-use crate::device::gpu::driver::DriverError;
+use crate::device::gpu::driver::{Compiled, DriverError};
 
 /// Room for what the driver's compiler has to say.
 const LOG_BYTES: usize = 8 << 10;
@@ -49,11 +49,11 @@ pub(super) fn load_cubin(cubin: &[u8]) -> Result<sys::CUmodule, DriverError> {
     load(cubin)
 }
 
-/// Loads PTX: from a file of machine code that was made of it before, or by compiling it, which is timed.
+/// Loads PTX: from a file of machine code that was made of it before, or by compiling it.
 pub(super) fn load_ptx(
     ptx: &str,
     cached: Option<&Path>,
-) -> Result<(sys::CUmodule, Option<Duration>), DriverError> {
+) -> Result<(sys::CUmodule, Option<Compiled>), DriverError> {
     let kept = cached.and_then(|file| std::fs::read(file).ok());
     // A file that the driver does not take is as good as none.
     if let Some(module) = kept.and_then(|cubin| load(&cubin).ok()) {
@@ -61,18 +61,18 @@ pub(super) fn load_ptx(
     }
     let started = Instant::now();
     let text = CString::new(ptx).map_err(|error| DriverError(format!("the PTX has a zero byte: {error}")))?;
-    let module = match compile(&text) {
+    let (module, not_kept) = match compile(&text) {
         Ok(cubin) => {
             let module = load(&cubin)?;
             if let Some(file) = cached {
                 cache::keep(file, &cubin);
             }
-            module
+            (module, None)
         }
         // What the linker cannot give as a file the loader may still take; if not, its error is the better one.
-        Err(_) => load(text.as_bytes_with_nul())?,
+        Err(error) => (load(text.as_bytes_with_nul())?, Some(error.0)),
     };
-    Ok((module, Some(started.elapsed())))
+    Ok((module, Some(Compiled { took: started.elapsed(), not_kept })))
 }
 
 /// Loads an image: machine code, or PTX with a zero at the end.

@@ -74,12 +74,21 @@ pub enum Image<'a> {
 }
 
 /// A module, and what it took to load.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// The module.
     pub module: ModuleId,
-    /// How long PTX was compiled; `None` where nothing was compiled now.
-    pub compiled: Option<Duration>,
+    /// How PTX was compiled; `None` where nothing was compiled now.
+    pub compiled: Option<Compiled>,
+}
+
+/// What came of compiling PTX.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// How long it took.
+    pub took: Duration,
+    /// Why the machine code is not kept for the next time, where it cannot be.
+    pub not_kept: Option<String>,
 }
 
 /// A kernel as it is to be launched.

@@ -14,7 +14,7 @@ use nemo_ir::plan::{self, Plan};
 use nemo_ir::step::StepDims;
 use thiserror::Error;
 
-use self::driver::{Driver, DriverError, Image, KernelId, KernelUse, Loaded, ModuleId};
+use self::driver::{Compiled, Driver, DriverError, Image, KernelId, KernelUse, Loaded, ModuleId};
 use self::graphs::{Graphs, buckets};
 use self::inputs::Inputs;
 use self::launches::{Addresses, Extents, Maps, Program, check_grids};
@@ -235,8 +235,11 @@ fn load(
         }
     }
     let Loaded { module, compiled } = driver.load(Image::Ptx(text))?;
-    if let Some(time) = compiled {
-        notes.push(format!("the driver compiled the kernels in {:.1} s", time.as_secs_f64()));
+    if let Some(Compiled { took, not_kept }) = compiled {
+        notes.push(format!("the driver compiled the kernels in {:.1} s", took.as_secs_f64()));
+        if let Some(why) = not_kept {
+            notes.push(format!("what it compiled cannot be kept for the next time: {why}"));
+        }
     }
     Ok(module)
 }

@@ -79,13 +79,13 @@ impl Shape {
     }
 }
 
-pub(super) fn kernel(sm: Sm, spec: &KernelSpec) -> Result<Kernel, String> {
+pub(super) fn kernels(sm: Sm, spec: &KernelSpec) -> Result<Vec<Kernel>, String> {
     let shape = Shape::of(spec)?;
     let steps = spec.steps.ok_or("the op is for a range of steps")?;
     Ok(match steps.phase {
-        Phase::Decode => decode::kernel(sm, spec, steps, shape),
-        Phase::Prefill if shape.tensor => prefill::kernel(sm, spec, shape),
-        Phase::Prefill => exact::prefill(shape),
+        Phase::Decode => vec![decode::kernel(sm, spec, steps, shape)],
+        Phase::Prefill if shape.tensor => prefill::kernels(sm, spec, shape),
+        Phase::Prefill => vec![exact::prefill(shape)],
     })
 }
 

@@ -14,7 +14,7 @@ use super::warpgroup::{self, Warpgroup};
 use super::warps::Warps;
 use super::{LOWEST, Shape, fade, normalizer, weight};
 use crate::attention::nvptx::cache::Cache;
-use crate::nvptx::{Any, Emit, Float, Int, Kernel, Needs, SharedBytes, geometry};
+use crate::nvptx::{Any, Candidate, Emit, Float, Form, Int, Kernel, Needs, SharedBytes, geometry};
 use crate::spec::KernelSpec;
 use crate::target::Sm;
 
@@ -139,9 +139,15 @@ pub(super) struct Rows<'c> {
     pub own: [Int<'c>; 2],
 }
 
-pub(super) fn kernel(sm: Sm, spec: &KernelSpec, shape: Shape) -> Kernel {
+/// The kernels that there are, by warpgroups and by warps.
+pub(super) fn kernels(sm: Sm, spec: &KernelSpec, shape: Shape) -> Vec<Kernel> {
+    let warpgroups = Warpgroup::takes(sm, &shape).then(|| kernel(spec, shape, Form::Warpgroup));
+    warpgroups.into_iter().chain([kernel(spec, shape, Form::Tile)]).collect()
+}
+
+fn kernel(spec: &KernelSpec, shape: Shape, form: Form) -> Kernel {
     let heads = shape.cache.heads * shape.group;
-    let warpgroup = Warpgroup::takes(sm, &shape);
+    let warpgroup = form == Form::Warpgroup;
     let pieces = if warpgroup { Warpgroup::pieces(&shape).to_vec() } else { Warps::pieces(&shape).to_vec() };
     let shared = pieces.iter().fold(SharedBytes::default(), |sum, (bytes, align)| sum.and(*bytes, *align)).0;
     let maps = if warpgroup { warpgroup::maps(spec, &shape).to_vec() } else { Vec::new() };
@@ -150,7 +156,7 @@ pub(super) fn kernel(sm: Sm, spec: &KernelSpec, shape: Shape) -> Kernel {
     let page = 2 * 2 * PAGE_TOKENS * shape.cache.head_dim;
     let resident = if warpgroup { WARPGROUPS } else { 2 };
     let needs = Needs { waits: 3, ..Needs::of_residents(THREADS, resident, page) };
-    Kernel::needing(geometry, needs, move |e| {
+    Kernel::of(Candidate { form, geometry, needs, cut: None }, move |e| {
         let space: Vec<_> = pieces.iter().map(|(bytes, align)| e.shared(*bytes, *align)).collect();
         let tile = Tile::of(e, ROWS, heads);
         e.when(tile.exists(e), || {

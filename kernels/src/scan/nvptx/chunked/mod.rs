@@ -1,4 +1,5 @@
-//! The chunked (SSD) form on tensor cores: a CTA takes one head of one sequence, a warp 16 columns of head_dim.
+//! The chunked (SSD) form on tensor cores: a CTA takes one head of one sequence, a warp 16 columns of head_dim, and of a
+//! large state half the rows: two warps then add what they have of y and finish half of the chunk's rows each.
 //!
 //! With l_t the running sum of dt * A inside a chunk of rows,
 //!   y_t  = sum_{s <= t} (c_t . b_s) e^{l_t - l_s} dt_s x_s  +  e^{l_t} S c_t  +  d x_t
@@ -24,6 +25,10 @@ use crate::target::Sm;
 const F32: Dtype = Dtype::F32;
 /// Blocks of 16 x 16 scores on and below the diagonal.
 const BLOCKS: u32 = 10;
+/// Panels of the state's rows that a warp's registers shall hold, beside x and what the next chunk will need.
+const HELD: u32 = 8;
+/// The most warps that may need so many registers each as these do.
+const MOST_WARPS: u32 = 10;
 /// Bytes of an f32 for each row of a chunk.
 const LINE: u32 = ROWS * 4;
 
@@ -32,8 +37,10 @@ const LINE: u32 = ROWS * 4;
 pub(super) struct Tiling {
     /// Panels of the state's rows.
     state: u32,
-    /// Panels of head_dim, one a warp.
-    warps: u32,
+    /// Panels of head_dim.
+    strips: u32,
+    /// Warps that share a panel of head_dim, each with as many of the state's panels: one or two.
+    parts: u32,
     /// Chunks in shared memory: the next one is copied while one is computed, or one CTA's copies pass while another
     /// computes.
     stages: u32,
@@ -55,14 +62,15 @@ impl Tiling {
         if !whole(shape.state) || !whole(shape.head_dim) {
             return Ok(None);
         }
-        let (state, warps) = ((shape.state / 16) as u32, (shape.head_dim / 16) as u32);
-        // A larger state leaves no registers for x.
-        let overlaid = if state <= 8 { ROWS / 16 } else { 0 };
+        let (state, strips) = ((shape.state / 16) as u32, (shape.head_dim / 16) as u32);
+        let halves = state > HELD && state.is_multiple_of(2) && 2 * strips <= MOST_WARPS;
+        // A larger state leaves no registers for x, and two warps have one panel of it.
+        let overlaid = if state <= HELD { ROWS / 16 } else { 0 };
         let stages = match sm {
             Sm::Sm86 => 1,
             Sm::Sm90 => 2,
         };
-        let tiling = Self { state, warps, stages, overlaid };
+        let tiling = Self { state, strips, parts: if halves { 2 } else { 1 }, stages, overlaid };
         Ok((tiling.shared().0 <= sm.shared_bytes()).then_some(tiling))
     }
 
@@ -71,14 +79,28 @@ impl Tiling {
         if sm == Sm::Sm86 && 2 * (self.shared().0 + 1024) <= 100 << 10 { 2 } else { 1 }
     }
 
+    fn warps(&self) -> u32 {
+        self.strips * self.parts
+    }
+
+    /// Panels of the state's rows of a warp.
+    fn held(&self) -> u32 {
+        self.state / self.parts
+    }
+
+    /// Whether a warp has registers for x and for what the next chunk will need.
+    fn is_spare(&self) -> bool {
+        self.held() <= HELD
+    }
+
     /// Bytes of a chunk's b, c and x.
     fn stage(&self) -> u32 {
-        (2 * self.state + self.warps) * PANEL
+        (2 * self.state + self.strips) * PANEL
     }
 
     /// Blocks of scores of a warp, at most.
     fn blocks(&self) -> u32 {
-        BLOCKS.div_ceil(self.warps)
+        BLOCKS.div_ceil(self.warps())
     }
 
     /// Blocks of a warp, of both parts of its scores, that lie in a place of their own.
@@ -89,7 +111,7 @@ impl Tiling {
     fn shared(&self) -> SharedBytes {
         SharedBytes::default()
             .and(self.stages * self.stage(), 128)
-            .and(self.warps * self.apart() * BLOCK, 128)
+            .and(self.warps() * self.apart() * BLOCK, 128)
             .and(self.stages * 3 * LINE, 16)
     }
 }
@@ -105,7 +127,7 @@ pub(super) fn kernel(
     let column = |name| Columns::of(spec, chain, link, name);
     let columns = [column("b")?, column("c")?, column("x")?];
     let grid = [Extent::Const(scan.shape.heads), Extent::each(Symbol::R), Extent::Const(1)];
-    let geometry = Geometry { shared: tiling.shared().0, ..geometry::of(grid, tiling.warps * 32) };
+    let geometry = Geometry { shared: tiling.shared().0, ..geometry::of(grid, tiling.warps() * 32) };
     let under_way = u64::from(tiling.stages * tiling.stage());
     let needs = Needs::of_residents(geometry.threads, tiling.neighbours(sm), under_way);
     Ok(Kernel::needing(geometry, needs, move |e| {
@@ -124,6 +146,10 @@ struct Work<'c> {
     sequences: Sequences<'c>,
     sequence: Sequence<'c>,
     head: Int<'c>,
+    /// The warp's panel of head_dim.
+    strip: Int<'c>,
+    /// The warp's part of the state's panels.
+    part: Int<'c>,
     /// The head's columns of b, c and x.
     sources: [Source<'c>; 3],
     stages: Ptr<'c>,
@@ -170,7 +196,7 @@ impl<'c> Work<'c> {
         sequences: Sequences<'c>,
     ) -> Self {
         let stages = e.shared(tiling.stages * tiling.stage(), 128);
-        let scores = e.shared(tiling.warps * tiling.apart() * BLOCK, 128);
+        let scores = e.shared(tiling.warps() * tiling.apart() * BLOCK, 128);
         let lines = e.shared(tiling.stages * 3 * LINE, 16);
         let (head, shape) = (e.cta(0), scan.shape);
         let group = e.times(e.div(head, e.word(shape.heads_per_group() as u32)), shape.state);
@@ -185,12 +211,18 @@ impl<'c> Work<'c> {
             source(columns[2], e.times(head, shape.head_dim), shape.head_dim),
         ];
         let sequence = sequences.get(e, e.cta(1));
+        let (strip, part) = match tiling.parts {
+            1 => (e.warp(), e.word(0)),
+            _ => (e.rem(e.warp(), e.word(tiling.strips)), e.div(e.warp(), e.word(tiling.strips))),
+        };
         Self {
             scan,
             tiling,
             sequences,
             sequence,
             head,
+            strip,
+            part,
             sources,
             stages,
             scores,
@@ -206,8 +238,7 @@ impl<'c> Work<'c> {
     fn run(&self, e: &Emit<'c, '_>) {
         let Sequence { start, end, .. } = self.sequence;
         let mut carried = self.load(e);
-        // A large state leaves no registers for what the next chunk will need.
-        let spare = self.tiling.overlaid > 0;
+        let spare = self.tiling.is_spare();
         let count = carried.len();
         if spare {
             carried.extend(self.raw(e, start).map(Any::from));
@@ -235,15 +266,18 @@ impl<'c> Work<'c> {
             }
             let raw = spare.then(|| self.raw(e, next));
             let held = spare.then(|| [0, 1, 2, 3].map(|block| self.x(e, &chunk, block)));
+            let state: Vec<Sums<'c>> =
+                floats(state).chunks(4).map(|sums| [sums[0], sums[1], sums[2], sums[3]]).collect();
             self.decayed_scores(e, &chunk);
+            // Two warps with parts of y leave them in the place of c: all have read it before the barrier then.
+            let carried = (self.tiling.parts > 1).then(|| self.carried(e, &chunk, &state));
             e.barrier();
+            let carried = carried.unwrap_or_else(|| self.carried(e, &chunk, &state));
             let x = |block: u32| match &held {
                 Some(held) => held[block as usize],
                 None => self.x(e, &chunk, block),
             };
-            let state: Vec<Sums<'c>> =
-                floats(state).chunks(4).map(|sums| [sums[0], sums[1], sums[2], sums[3]]).collect();
-            self.outputs(e, &chunk, &state, x);
+            self.outputs(e, &chunk, &carried, x);
             let state = self.next_state(e, &chunk, state, x);
             if !overlaps {
                 e.barrier();
@@ -329,7 +363,7 @@ impl<'c> Work<'c> {
     /// The state's columns of this lane, transposed: of rows 8 i + 2t and 8 i + 2t + 1 for every i, those at g and g + 8.
     fn load(&self, e: &Emit<'c, '_>) -> Vec<Any<'c>> {
         let slot = self.sequences.slot_in(e, self.sequence);
-        let count = self.tiling.state as usize * 8;
+        let count = self.tiling.held() as usize * 8;
         e.choose(
             e.cmp(IntPredicate::SGE, slot, e.word(0)),
             || {
@@ -353,8 +387,9 @@ impl<'c> Work<'c> {
 
     /// Where the first element of a lane lies.
     fn lane_state(&self, e: &Emit<'c, '_>, slot: Int<'c>) -> Ptr<'c> {
-        let column = e.add(e.times(e.warp(), 16), self.g);
-        let element = e.add(e.times(self.pair, self.scan.shape.head_dim), column);
+        let column = e.add(e.times(self.strip, 16), self.g);
+        let row = e.add(e.times(self.part, (16 * self.tiling.held()).into()), self.pair);
+        let element = e.add(e.times(row, self.scan.shape.head_dim), column);
         e.at(self.scan.state(e, slot, self.head), F32, element)
     }
 
