@@ -111,8 +111,16 @@ fn check_sinks(extents: &Extents, backend: &Backend, step: &Step, warpgroups: Op
     }
 }
 
-const NARROW: Extents =
-    Extents { k: 80, n: 36, group: 16, attention: (4, 2, 40), scan: (4, 2, 16, 16), taps: 4, bias: true };
+const NARROW: Extents = Extents {
+    k: 80,
+    n: 36,
+    group: 16,
+    attention: (4, 2, 40),
+    scan: (4, 2, 16, 16),
+    taps: 4,
+    window: 0,
+    bias: true,
+};
 
 #[test]
 fn sinks_of_tiles() {

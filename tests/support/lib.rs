@@ -9,4 +9,5 @@ pub mod kernel;
 mod native;
 pub mod ptxas;
 pub mod random;
+pub mod sampling;
 pub mod sim;
