@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use gpu_check::bundle::Cases;
-use gpu_check::{card, isa, run, safetensors};
+use gpu_check::{card, isa, random, run, safetensors};
 use nemort::device::cuda;
 use nemort::device::gpu::driver::{Driver, Facts};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the kernel cases of a bundle, and those of single instructions.
+    /// Run the kernel cases of a bundle, those of single instructions, and those of random weights.
     Cases {
         /// The bundle.
         bundle: PathBuf,
@@ -33,7 +33,7 @@ enum Command {
         /// Only every Nth case.
         #[arg(long, value_name = "N", default_value_t = 1)]
         every: usize,
-        /// Leave the cases of single instructions out.
+        /// Leave the cases of single instructions and of random weights out.
         #[arg(long)]
         kernels_only: bool,
     },
@@ -138,6 +138,9 @@ fn cases(
         let isa = isa::run(driver, every);
         good &= isa.failed.is_empty();
         document["isa"] = isa.json();
+        let weights = random::run(driver);
+        good &= weights.failed.is_empty();
+        document["random_weights"] = weights.json();
     }
     Ok((document, good))
 }
