@@ -9,5 +9,6 @@ pub mod compare;
 pub mod isa;
 pub mod launch;
 pub mod random;
+pub mod report;
 pub mod run;
 pub mod safetensors;
