@@ -47,8 +47,22 @@ fn no_case_is_of_zeros() {
     for case in &bundle.cases.cases {
         let written = (0..case.initial.len()).filter_map(|room| bundle.cases.initial(case, room));
         assert!(written.flatten().any(|byte| *byte != 0), "{}: nothing but zeros goes in", case.name);
-        let something = case.expected.iter().any(|e| bundle.cases.reference(e).iter().any(|x| *x != 0.0));
-        assert!(something, "{}: nothing but zeros comes out", case.name);
+        let mut results =
+            case.expected.iter().filter_map(|expected| bundle.cases.reference(expected)).flatten();
+        assert!(results.any(|x| x != 0.0), "{}: nothing but zeros comes out", case.name);
+    }
+}
+
+/// What makes a target its own has cases, too: matrices that a tensor memory accelerator reads.
+#[test]
+fn tensor_maps_have_cases() {
+    for (sm, wanted) in [(Sm::Sm86, false), (Sm::Sm90, true)] {
+        let ops = ["linear", "linear_swiglu", "linear_qkv"].map(str::to_owned);
+        let bundle = bundle::draw(sm, &ops);
+        for op in ops {
+            let mut cases = bundle.cases.cases.iter().filter(|case| case.op == op);
+            assert_eq!(cases.any(|case| !case.launch.maps.is_empty()), wanted, "{op} on {}", sm.name());
+        }
     }
 }
 
@@ -98,13 +112,14 @@ fn a_bundle_runs_from_its_files() {
         // Another expectation is a failure of its case alone.
         for op in ["rms_norm", "sample"] {
             let wrong = cases.cases.iter().position(|case| case.op == op).expect("it has cases");
-            let at = cases.cases[wrong].expected[0].at as usize;
-            let right = cases.blob[at..][..8].to_vec();
-            cases.blob[at..][..8].copy_from_slice(&1e3_f64.to_le_bytes());
+            let expected = &cases.cases[wrong].expected[0];
+            let last = (expected.at + expected.dtype.bytes()) as usize - 1;
+            // The upper bit of an exponent, or a token far outside.
+            cases.blob[last] ^= 0x40;
             let found = run(card(facts.clone()).0.as_mut(), &cases, 1);
             assert_eq!(found.failed.len(), 1);
             assert!(found.failed[0].starts_with(&cases.cases[wrong].name), "{:?}", found.failed);
-            cases.blob[at..][..8].copy_from_slice(&right);
+            cases.blob[last] ^= 0x40;
         }
     }
 }

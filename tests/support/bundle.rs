@@ -11,8 +11,9 @@ use nemo_kernels::nvptx;
 use nemo_kernels::spec::KernelSpec;
 use nemo_kernels::target::Sm;
 
-use crate::drawn::{DTYPES, Dtypes, EXTENTS, WITHOUT_KERNEL, case, steps};
-use crate::kernel::{Backend, Drawn, Given, Machine};
+use crate::drawn::{WITHOUT_KERNEL, case};
+use crate::kernel::{Backend, Drawn, Given, Machine, loaded, stored_values};
+use crate::wide::{Drawing, drawings};
 
 /// Kernels of one module: a driver's time grows with the module.
 const BATCH: usize = 64;
@@ -51,12 +52,13 @@ pub fn write(folder: &Path, sm: Sm, only: &[String]) -> Result<usize, BundleErro
 /// Where an op has an operand that no case knows, or the target has no kernel for it.
 pub fn draw(sm: Sm, only: &[String]) -> Bundle {
     let mut bundle = Bundle::default();
+    let drawings = drawings();
     let wanted = |op: &Op| only.is_empty() || only.iter().any(|name| name == op.name);
     let computed = |op: &Op| WITHOUT_KERNEL.iter().all(|(name, _)| *name != op.name);
     for op in table().filter(|op| wanted(op) && computed(op)) {
-        for index in 0..EXTENTS.len() {
+        for (index, drawing) in drawings.iter().enumerate().filter(|(_, drawing)| drawing.takes(op)) {
             for phase in Phase::ALL.into_iter().filter(|phase| serves(op, *phase)) {
-                bundle.draw_steps(op, index, sm, phase);
+                bundle.draw_steps(op, (index, drawing), sm, phase);
             }
         }
     }
@@ -75,27 +77,27 @@ fn serves(op: Op, phase: Phase) -> bool {
 
 impl Bundle {
     /// The steps of one op with one choice of extents, which share the op's states.
-    fn draw_steps(&mut self, op: Op, index: usize, sm: Sm, phase: Phase) {
-        let (extents, dtypes) = (&EXTENTS[index], DTYPES[index]);
-        let mut machine = Machine::new(&Backend::Sim(sm, phase), case(op, extents, dtypes, 1));
-        for (number, step) in steps().iter().enumerate() {
+    fn draw_steps(&mut self, op: Op, (index, drawing): (usize, &Drawing), sm: Sm, phase: Phase) {
+        let Drawing { extents, dtypes, steps, .. } = drawing;
+        let mut machine = Machine::new(&Backend::Sim(sm, phase), case(op, extents, *dtypes, 1));
+        for (number, (step, phases)) in steps.iter().enumerate() {
             let dims = step.dims();
             // The rest of the steps of decode are those of prefill.
-            if phase == Phase::Decode && dims.tokens != dims.seqs {
+            if !phases.contains(&phase) || (phase == Phase::Decode && dims.tokens != dims.seqs) {
                 continue;
             }
-            let fresh = case(op, extents, dtypes, step);
+            let fresh = case(op, extents, *dtypes, step);
             for (operand, given) in fresh.operands.into_iter().enumerate() {
                 if let Given::Tensor { tensor, rows: Some(_), .. } = given {
                     machine.set(operand, tensor);
                 }
             }
             let name = format!("{} {index} step {number}, {} {}", op.name, sm.name(), phase.name());
-            self.add(name, op, sm, dtypes, machine.draw(sm, phase, step));
+            self.add(name, op, sm, dtypes.y, machine.draw(sm, phase, step));
         }
     }
 
-    fn add(&mut self, name: String, op: Op, sm: Sm, dtypes: Dtypes, drawn: Drawn) {
+    fn add(&mut self, name: String, op: Op, sm: Sm, y: Dtype, drawn: Drawn) {
         let spec = drawn.spec.to_string();
         let known = self.kernels.iter().position(|(_, known)| known.to_string() == spec);
         let kernel = known.unwrap_or(self.kernels.len());
@@ -110,10 +112,12 @@ impl Bundle {
             let tolerance = match dtype {
                 Dtype::I32 => Tolerance::Exact,
                 // An intermediate that falls to the other side in bf16 shows as much in a result of f32.
-                _ if dtypes.y == Dtype::F32 => Tolerance::F32,
+                _ if y == Dtype::F32 => Tolerance::F32,
                 _ => Tolerance::Bf16,
             };
-            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            // The interpreter has rounded them to their dtype.
+            let bytes = stored_values(&values, dtype);
+            assert!(loaded(&bytes, dtype) == values, "{name}: what is expected is not of {dtype}");
             let at = cases.add(&bytes);
             expected.push(Expected { room, dtype, tolerance, at, count: values.len() });
         }

@@ -26,9 +26,6 @@ const SCANS: [&str; 2] = ["ssd_recurrent", "ssd_chunked"];
 /// Token ids of drawn steps are below this.
 pub const VOCAB: usize = 37;
 
-/// Columns of a tile of logits: a last tile that is cut, but for the widths that divide.
-const TILE: usize = 8;
-
 /// Rows of a case's activations.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows {
@@ -65,13 +62,15 @@ pub struct Extents {
     pub scan: (usize, usize, usize, usize),
     /// Taps of the convolution.
     pub taps: usize,
+    /// Columns of a tile of logits.
+    pub tile: usize,
     /// Tokens that attention looks back, or 0 for all.
     pub window: usize,
     /// Whether optional weights are there.
     pub bias: bool,
 }
 
-/// Extents with odd widths, and with even ones.
+/// Extents with odd widths, and with even ones; the last tile of logits is cut, but for the widths that divide.
 pub const EXTENTS: [Extents; 4] = [
     Extents {
         k: 96,
@@ -80,6 +79,7 @@ pub const EXTENTS: [Extents; 4] = [
         attention: (4, 2, 24),
         scan: (4, 2, 80, 24),
         taps: 4,
+        tile: 8,
         window: 0,
         bias: true,
     },
@@ -90,6 +90,7 @@ pub const EXTENTS: [Extents; 4] = [
         attention: (3, 1, 16),
         scan: (6, 2, 16, 16),
         taps: 4,
+        tile: 8,
         window: 20,
         bias: false,
     },
@@ -100,6 +101,7 @@ pub const EXTENTS: [Extents; 4] = [
         attention: (2, 2, 10),
         scan: (3, 1, 21, 7),
         taps: 2,
+        tile: 8,
         window: 0,
         bias: true,
     },
@@ -110,6 +112,7 @@ pub const EXTENTS: [Extents; 4] = [
         attention: (8, 2, 32),
         scan: (2, 2, 32, 20),
         taps: 3,
+        tile: 8,
         window: 0,
         bias: true,
     },
@@ -225,7 +228,7 @@ impl Extents {
             "left" => int(left),
             "middle" => int(middle),
             "right" => int(right),
-            "tile" => int(TILE),
+            "tile" => int(self.tile),
             "scale" => (1.0 / (self.attention.2 as f64).sqrt()).into(),
             "window" => int(self.window),
             "dtype" if op.attrs.iter().any(|attr| attr.name == "tile") => F32.into(),
@@ -247,7 +250,9 @@ impl Extents {
         let logits = || sampling::peaked(rows.logits, self.k, 71);
         Some(match operand.kind {
             OperandKind::Value if name == "logits" => sampling::given(&logits()),
-            OperandKind::Value if name == "maxima" => sampling::given(&sampling::maxima(&logits(), TILE)),
+            OperandKind::Value if name == "maxima" => {
+                sampling::given(&sampling::maxima(&logits(), self.tile))
+            }
             // A step size that was computed before.
             OperandKind::Value if name == "dt" && SCANS.contains(&op.name) => {
                 let steps = random.tensor(&[rows.tokens, self.scan.0], 0.01, 1.0);
@@ -342,9 +347,13 @@ pub fn steps() -> Vec<Step> {
     steps
 }
 
+/// The token at a position.
+pub(crate) fn token(position: usize) -> i32 {
+    ((position * 7 + 3) % VOCAB) as i32
+}
+
 /// Those steps, all of them greedy.
 fn steps_of_states() -> Vec<Step> {
-    let token = |position: usize| ((position * 7 + 3) % VOCAB) as i32;
     let sequence = |tokens: usize, context: i32, (slot_in, slot_out): (i32, i32), pages: &[i32]| Sequence {
         tokens: (0..tokens).map(|n| token(context as usize + n)).collect(),
         context,

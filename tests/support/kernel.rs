@@ -429,21 +429,26 @@ fn stored(tensor: &Tensor, dtype: Dtype, stride: Option<usize>) -> Vec<u8> {
     let width = *tensor.shape().last().expect("tensors have extents");
     let gap = stride.map_or(0, |stride| stride - width);
     let values = reals(tensor);
+    let rows = values.chunks(width.max(1));
+    let values: Vec<f64> =
+        rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(f64::NAN, gap))).collect();
+    stored_values(&values, dtype)
+}
+
+pub(crate) fn stored_values(values: &[f64], dtype: Dtype) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for row in values.chunks(width.max(1)) {
-        for x in row.iter().copied().chain(std::iter::repeat_n(f64::NAN, gap)) {
-            match dtype {
-                Dtype::F32 => bytes.extend((x as f32).to_le_bytes()),
-                Dtype::Bf16 => bytes.extend(bf16::from_f32(x as f32).to_le_bytes()),
-                Dtype::I32 => bytes.extend((x as i32).to_le_bytes()),
-                Dtype::F16 | Dtype::U8 => panic!("no kernel takes {dtype}"),
-            }
+    for x in values {
+        match dtype {
+            Dtype::F32 => bytes.extend((*x as f32).to_le_bytes()),
+            Dtype::Bf16 => bytes.extend(bf16::from_f32(*x as f32).to_le_bytes()),
+            Dtype::I32 => bytes.extend((*x as i32).to_le_bytes()),
+            Dtype::F16 | Dtype::U8 => panic!("no kernel takes {dtype}"),
         }
     }
     bytes
 }
 
-fn loaded(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
+pub(crate) fn loaded(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
     let word = |b: &[u8]| [b[0], b[1], b[2], b[3]];
     match dtype {
         Dtype::F32 => bytes.chunks(4).map(|b| f64::from(f32::from_le_bytes(word(b)))).collect(),

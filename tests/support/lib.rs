@@ -11,3 +11,4 @@ pub mod ptxas;
 pub mod random;
 pub mod sampling;
 pub mod sim;
+pub mod wide;
