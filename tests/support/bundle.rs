@@ -1,5 +1,7 @@
 //! Writes the kernel cases of a bundle that a machine with a GPU and without a compiler runs.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
 use gpu_check::bundle::{BundleError, Case, Cases, Expected};
@@ -24,6 +26,28 @@ pub struct Bundle {
     /// The cases with their bytes.
     pub cases: Cases,
     kernels: Vec<(String, KernelSpec)>,
+    stored: Stored,
+}
+
+/// Where bytes are stored that many cases have, such as weights: places and lengths by hash.
+#[derive(Debug, Default)]
+struct Stored {
+    hasher: RandomState,
+    places: HashMap<u64, Vec<(u64, usize)>>,
+}
+
+impl Stored {
+    /// Adds bytes to the blob if it does not have them; where they begin.
+    fn add(&mut self, cases: &mut Cases, bytes: &[u8]) -> u64 {
+        let places = self.places.entry(self.hasher.hash_one(bytes)).or_default();
+        let same = |(at, len): &&(u64, usize)| cases.blob[*at as usize..][..*len] == *bytes;
+        if let Some((at, _)) = places.iter().find(same) {
+            return *at;
+        }
+        let at = cases.add(bytes);
+        places.push((at, bytes.len()));
+        at
+    }
 }
 
 /// Draws and writes the cases of some ops for a target; `only` empty takes all. How many there are.
@@ -34,7 +58,7 @@ pub struct Bundle {
 /// # Panics
 /// As [`draw`], and where a kernel cannot be made that the target has.
 pub fn write(folder: &Path, sm: Sm, only: &[String]) -> Result<usize, BundleError> {
-    let Bundle { cases, kernels } = draw(sm, only);
+    let Bundle { cases, kernels, .. } = draw(sm, only);
     let file = |source, file| BundleError::File { file, source };
     std::fs::create_dir_all(folder).map_err(|error| file(error, folder.to_owned()))?;
     for (number, batch) in kernels.chunks(BATCH).enumerate() {
@@ -105,8 +129,9 @@ impl Bundle {
         if known.is_none() {
             self.kernels.push((symbol.clone(), drawn.spec));
         }
-        let cases = &mut self.cases;
-        let initial = drawn.buffers.iter().map(|bytes| bytes.as_ref().map(|b| cases.add(b))).collect();
+        let (cases, stored) = (&mut self.cases, &mut self.stored);
+        let mut add = |bytes: &[u8]| stored.add(cases, bytes);
+        let initial = drawn.buffers.iter().map(|bytes| bytes.as_deref().map(&mut add)).collect();
         let mut expected = Vec::new();
         for (room, dtype, values) in drawn.expected {
             let tolerance = match dtype {
@@ -118,7 +143,7 @@ impl Bundle {
             // The interpreter has rounded them to their dtype.
             let bytes = stored_values(&values, dtype);
             assert!(loaded(&bytes, dtype) == values, "{name}: what is expected is not of {dtype}");
-            let at = cases.add(&bytes);
+            let at = add(&bytes);
             expected.push(Expected { room, dtype, tolerance, at, count: values.len() });
         }
         cases.cases.push(Case {
