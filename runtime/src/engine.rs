@@ -13,7 +13,7 @@ use crate::device::host::pool::Pinning;
 use crate::device::host::{Host, HostError, HostOptions, cpu, pool};
 use crate::device::{Device, DeviceError, LaunchTime, MemoryUse, Profiling, cuda};
 use crate::step::{Bounds, Step, StepError, Written};
-use crate::weights::stream::Stream;
+use crate::weights::stream::Supply;
 use crate::weights::{Progress, Weights, WeightsError, WeightsSource};
 
 /// How an engine is set up; the defaults suit a library user who has one model.
@@ -156,7 +156,7 @@ impl Engine {
         let mut notes: Vec<String> = choice.note.into_iter().collect();
         let device: Box<dyn Device> = match (&choice.target.needs, choice.gpu) {
             (Needs::Cuda(needs), Some(number)) => {
-                let weights = Stream::open(&options.weights, &plan.weights, threads, options.progress)?;
+                let weights = Supply::open(&options.weights, &plan.weights, options.progress)?;
                 let driver = match given {
                     Some(driver) => driver,
                     None => Box::new(cuda::Cuda::open(number)?),

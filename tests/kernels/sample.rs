@@ -2,36 +2,17 @@ use nemo_ir::interp::{Logits, Sequence, Step, Tensor};
 use nemo_ir::types::{Dtype, Symbol};
 use nemo_tests::kernel::{Case, Given, Machine};
 use nemo_tests::random::Random;
+use nemo_tests::sampling;
 
 use super::backends;
 
 /// Sampling from all logits, and by the maxima of tiles of them: both give the same tokens.
 fn cases(logits: &Tensor) -> [Case; 2] {
-    let given = |tensor: &Tensor| Given::rows(tensor.clone(), Dtype::F32, Symbol::L);
-    let tile = 16;
-    let larger = |a: f64, b: &f64| if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(*b) };
-    let (rows, vocab) = (logits.shape()[0], logits.shape()[1]);
-    let maxima: Vec<f64> = logits
-        .as_real()
-        .expect("logits are real")
-        .chunks(vocab)
-        .flat_map(|row| row.chunks(tile))
-        .map(|tile| tile.iter().fold(f64::NEG_INFINITY, larger))
-        .collect();
-    let maxima = Tensor::real([rows, vocab.div_ceil(tile)], maxima);
-    [
-        Case { op: "sample", attrs: vec![], operands: vec![given(logits)] },
-        Case {
-            op: "sample_tiled",
-            attrs: vec![(tile as u64).into()],
-            operands: vec![given(logits), given(&maxima)],
-        },
-    ]
+    [sampling::sample(logits), sampling::sample_tiled(logits, 16)]
 }
 
 fn sequence(temperature: f32, top_k: i32, top_p: f32, min_p: f32, seed: u32) -> Sequence {
-    let tokens = vec![0; 2];
-    Sequence { tokens, temperature, top_k, top_p, min_p, seed: [seed, 77], ..Sequence::default() }
+    sampling::sequence(2, (temperature, top_k, top_p, min_p), [seed, 77])
 }
 
 #[test]

@@ -4,6 +4,7 @@ use nemo_ir::interp::{Sequence, Step, Tensor};
 use nemo_ir::types::{Dtype, Symbol};
 use nemo_tests::kernel::{Case, Given, Machine};
 use nemo_tests::random::Random;
+use nemo_tests::sampling::{self, Settings, peaked, sample, sample_tiled};
 
 use super::kernels::rows;
 use super::traffic::assert_lean;
@@ -13,39 +14,8 @@ const F32: Dtype = Dtype::F32;
 const BF16: Dtype = Dtype::Bf16;
 const TILE: usize = 256;
 
-fn sample(logits: &Tensor) -> Case {
-    let operands = vec![Given::rows(logits.clone(), F32, Symbol::L)];
-    Case { op: "sample", attrs: vec![], operands }
-}
-
-fn sample_tiled(logits: &Tensor) -> Case {
-    let (count, vocab) = (logits.shape()[0], logits.shape()[1]);
-    let data = logits.as_real().expect("logits are real");
-    let tiles = data.chunks(vocab).flat_map(|row| row.chunks(TILE));
-    let maxima = tiles.map(|tile| tile.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect();
-    let maxima = Tensor::real([count, vocab.div_ceil(TILE)], maxima);
-    let given = |tensor: &Tensor| Given::rows(tensor.clone(), F32, Symbol::L);
-    Case {
-        op: "sample_tiled",
-        attrs: vec![(TILE as u64).into()],
-        operands: vec![given(logits), given(&maxima)],
-    }
-}
-
-fn sequence((temperature, top_k, top_p, min_p): (f32, i32, f32, f32), seed: u32) -> Sequence {
-    Sequence { tokens: vec![0], temperature, top_k, top_p, min_p, seed: [seed, 5], ..Sequence::default() }
-}
-
-/// Logits with a few likely tokens, as models give them.
-fn peaked(count: usize, vocab: usize, seed: u64) -> Tensor {
-    let mut random = Random::new(seed);
-    let mut logits = random.tensor(&[count, vocab], -9.0, 1.0);
-    for row in logits.as_real_mut().expect("it is real").chunks_mut(vocab) {
-        for _ in 0..40 {
-            row[random.below(vocab)] = random.within(4.0, 9.0);
-        }
-    }
-    logits
+fn sequence(settings: Settings, seed: u32) -> Sequence {
+    sampling::sequence(1, settings, [seed, 5])
 }
 
 #[test]
@@ -61,7 +31,7 @@ fn tokens_of_whole_vocabularies() {
         let logits = peaked(settings.len(), vocab, vocab as u64);
         let sequences: Vec<_> = (1..).zip(settings).map(|(seed, of)| sequence(of, seed)).collect();
         for backend in steady_backends() {
-            for case in [sample(&logits), sample_tiled(&logits)] {
+            for case in [sample(&logits), sample_tiled(&logits, TILE)] {
                 let op = case.op;
                 let answers = Machine::new(&backend, case).run(&Step::of(&sequences), 1);
                 assert_eq!(answers.kernel, answers.reference, "{op} of {vocab} on {backend}");
@@ -113,7 +83,7 @@ fn an_infinite_logit_is_the_token() {
     data[70 + 69] = f64::INFINITY;
     let step = Step::of(&[sequence((0.0, 0, 1.0, 0.0), 1), sequence((1.0, 0, 1.0, 0.0), 1)]);
     for backend in backends() {
-        for case in [sample(&logits), sample_tiled(&logits)] {
+        for case in [sample(&logits), sample_tiled(&logits, TILE)] {
             assert_eq!(Machine::new(&backend, case).run(&step, 1).kernel, [33.0, 69.0], "{backend}");
         }
     }

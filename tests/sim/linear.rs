@@ -1,11 +1,12 @@
 //! Products on GPUs: decode steps of every size, shapes that are read once, sums that CTAs share.
 
-use nemo_ir::interp::{Logits, Sequence, Step, Tensor};
+use nemo_ir::interp::Tensor;
 use nemo_ir::ops::{Op, Recipe, op, table};
 use nemo_ir::plan::Phase;
 use nemo_kernels::target::Sm;
 use nemo_tests::drawn::{BF16, DTYPES, Dtypes, EXTENTS, Extents, F32, case};
 use nemo_tests::kernel::{Answers, Backend, Given, Machine};
+use nemo_tests::wide::singles;
 
 use crate::kernels::assert_close;
 
@@ -20,33 +21,9 @@ fn products() -> impl Iterator<Item = Op> {
     table().filter(move |op| op.name == "linear" || multiplies(op))
 }
 
-/// So many tokens of a sequence each: the first three have state, the last is padded where there are more.
-fn tokens(count: usize) -> Step {
-    let kept = [(0, [4, 0]), (1, [1, -1]), (2, [3, 2])];
-    let sequence = |index: usize| {
-        let (slot, pages) = kept.get(index).copied().unwrap_or((-1, [-1, -1]));
-        Sequence {
-            tokens: vec![0],
-            context: [70, 9, 100, 3][index % 4],
-            slot_in: if index == 1 { -1 } else { slot },
-            slot_out: slot,
-            pages: pages.to_vec(),
-            logits: Logits::Last,
-            ..Sequence::default()
-        }
-    };
-    let padded =
-        Sequence { tokens: vec![-1], logits: Logits::None, pages: vec![-1, -1], ..Sequence::default() };
-    let mut sequences: Vec<_> = (0..count).map(sequence).collect();
-    if count > kept.len() {
-        sequences[count - 1] = padded;
-    }
-    Step::of(&sequences)
-}
-
 fn run(sm: Sm, op: Op, extents: &Extents, dtypes: Dtypes, rows: usize) -> (Machine, Answers) {
     let mut machine = Machine::new(&Backend::Sim(sm, Phase::Decode), case(op, extents, dtypes, rows));
-    let answers = machine.run(&tokens(rows), 1);
+    let answers = machine.run(&singles(rows), 1);
     let tolerance = if dtypes.y == F32 { F32 } else { BF16 };
     let what = format!("{} of {rows} rows, {extents:?} {dtypes:?} on {}", op.name, sm.name());
     assert_close(&answers, tolerance, &what);
@@ -94,7 +71,7 @@ fn a_rows_bits_do_not_depend_on_the_number_of_rows() {
                 };
                 let rows = tensor.as_real().expect("x is real")[..3 * extents.k].to_vec();
                 machine.set(0, Tensor::real([3, extents.k], rows));
-                let few = machine.run(&tokens(3), 1);
+                let few = machine.run(&singles(3), 1);
                 assert_eq!(few.kernel, all.kernel[..few.kernel.len()], "{name} on {}", sm.name());
             }
         }

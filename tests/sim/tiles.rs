@@ -1,14 +1,15 @@
 //! Products of many rows: tiles on tensor cores, their edges, the sinks behind them, and what they cost.
 
 use nemo_ir::interp::{Sequence, Step, Tensor};
-use nemo_ir::ops::{Attr, Recipe};
+use nemo_ir::ops::Recipe;
 use nemo_ir::plan::Phase;
 use nemo_ir::types::{Dtype, Symbol};
 use nemo_kernels::nvptx::Form;
 use nemo_kernels::target::Sm;
-use nemo_tests::drawn::{self, BF16, Dtypes, Extents, F32};
+use nemo_tests::drawn::{self, BF16, Extents, F32};
 use nemo_tests::kernel::{Answers, Backend, Case, Given, Machine};
 use nemo_tests::random::Random;
+use nemo_tests::wide::{ALL_BF16, COLUMNS_OF_128, NARROW, prompts};
 use ptx_sim::Counts;
 
 use crate::backends;
@@ -69,46 +70,24 @@ fn edges_of_the_tiles_of_warpgroups() {
     }
 }
 
-const DTYPES: Dtypes = Dtypes { x: BF16, weight: BF16, inner: BF16, y: BF16 };
-
-/// Several sequences, one of which begins inside a tile, and padding.
-fn prompts() -> Step {
-    let sequence = |tokens: usize, context: i32, slot: i32, pages: &[i32]| Sequence {
-        tokens: vec![0; tokens],
-        context,
-        slot_in: slot,
-        slot_out: slot,
-        pages: pages.to_vec(),
-        ..Sequence::default()
-    };
-    let padded =
-        Sequence { tokens: vec![-1], pages: vec![-1], slot_in: -1, slot_out: -1, ..Sequence::default() };
-    Step::of(&[sequence(70, 3, 0, &[4, 0]), sequence(59, 0, 1, &[1, -1]), padded])
-}
-
 /// Every op with a product through tiles: whole pieces of K, and columns that need not be. Tiles of warpgroups have so many
 /// columns, and take an x that is not normed.
-fn check_sinks(extents: &Extents, backend: &Backend, step: &Step, warpgroups: Option<u64>) {
+fn check_sinks(extents: &Extents, backend: &Backend, step: &Step, warpgroups: bool) {
     let decode = matches!(backend, Backend::Sim(_, Phase::Decode));
     for op in nemo_ir::ops::table() {
         let Some(recipe) = Recipe::of(op) else { continue };
         // Rows before a tile's first are no part of it; a convolution needs them but in decode.
         let convolves = recipe.step("causal_conv1d").is_some() && !decode;
         let normed = ["rms_norm", "gated_rms_norm"].iter().any(|norm| recipe.step(norm).is_some());
-        if recipe.step("linear").is_none() || convolves || (warpgroups.is_some() && normed) {
+        if recipe.step("linear").is_none() || convolves || (warpgroups && normed) {
             continue;
         }
-        let mut case = drawn::case(op, extents, DTYPES, step.tokens.len());
-        for (spec, attr) in op.attrs.iter().zip(&mut case.attrs) {
-            if spec.name == "tile" {
-                *attr = Attr::Int(warpgroups.unwrap_or(256));
-            }
-        }
-        let form = if warpgroups.is_some() { Form::Warpgroup } else { Form::Tile };
+        let form = if warpgroups { Form::Warpgroup } else { Form::Tile };
+        let case = drawn::case(op, extents, ALL_BF16, step.tokens.len());
         let mut machine = Machine::new(backend, case).built_by(form);
         let answers = machine.run(step, 1);
         let bulk = machine.counts().expect("it was simulated").bulk_bytes;
-        assert_eq!(bulk > 0, warpgroups.is_some(), "{} on {backend}", op.name);
+        assert_eq!(bulk > 0, warpgroups, "{} on {backend}", op.name);
         // What falls to the other side in bf16 on the way shows as much in a result of f32.
         let all = std::iter::once(&answers).chain(&answers.others);
         for answers in all {
@@ -117,15 +96,12 @@ fn check_sinks(extents: &Extents, backend: &Backend, step: &Step, warpgroups: Op
     }
 }
 
-const NARROW: Extents =
-    Extents { k: 80, n: 36, group: 16, attention: (4, 2, 40), scan: (4, 2, 16, 16), taps: 4, bias: true };
-
 #[test]
 fn sinks_of_tiles() {
     for backend in backends() {
         let decode = matches!(backend, Backend::Sim(_, Phase::Decode));
         let step = if decode { decoding(33) } else { prompts() };
-        check_sinks(&NARROW, &backend, &step, None);
+        check_sinks(&NARROW, &backend, &step, false);
     }
 }
 
@@ -152,9 +128,9 @@ fn decoding(count: usize) -> Step {
 fn sinks_of_the_tiles_of_warpgroups() {
     let backend = Backend::Sim(Sm::Sm90, Phase::Prefill);
     // Columns of 128 each, and of 256 where there are enough.
-    for (n, heads, kv_heads, columns) in [(2200, 36, 18, 128), (4400, 136, 68, 256)] {
-        let extents = Extents { n, attention: (heads, kv_heads, 64), ..NARROW };
-        check_sinks(&extents, &backend, &prompts(), Some(columns));
+    let many = Extents { n: 4400, attention: (136, 68, 64), ..NARROW };
+    for extents in [COLUMNS_OF_128, many] {
+        check_sinks(&extents, &backend, &prompts(), true);
     }
 }
 

@@ -1,4 +1,6 @@
 //! Cases drawn from the op table: an op whose operands are known by name needs no case of its own.
+//!
+//! Every op that a kernel computes must be drawable: one that is not is reported by its name and that of its operand.
 
 use nemo_ir::interp::{Logits, Sequence, Step};
 use nemo_ir::ops::{Attr, AttrKind, Family, Op, Operand, OperandKind};
@@ -7,11 +9,43 @@ use nemo_ir::types::{Dtype, Symbol};
 
 use crate::kernel::{Case, Given};
 use crate::random::Random;
+use crate::sampling::{self, Settings};
 
 /// bf16, as shapes below have it.
 pub const BF16: Dtype = Dtype::Bf16;
 /// f32, as shapes below have it.
 pub const F32: Dtype = Dtype::F32;
+
+/// Ops of the table that no kernel computes, and why.
+pub const WITHOUT_KERNEL: [(&str, &str); 1] =
+    [("slice", "a view: whoever reads it is given the address of its first column")];
+
+/// Scans whose step sizes another op has computed.
+const SCANS: [&str; 2] = ["ssd_recurrent", "ssd_chunked"];
+
+/// Token ids of drawn steps are below this.
+pub const VOCAB: usize = 37;
+
+/// Rows of a case's activations.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    /// Of values that have one a token.
+    pub tokens: usize,
+    /// Of values that have one for each row that wants logits.
+    pub logits: usize,
+}
+
+impl From<usize> for Rows {
+    fn from(rows: usize) -> Self {
+        Self { tokens: rows, logits: rows }
+    }
+}
+
+impl From<&Step> for Rows {
+    fn from(step: &Step) -> Self {
+        Self { tokens: step.tokens.len(), logits: step.rows.len() }
+    }
+}
 
 /// Extents of a drawn case.
 #[derive(Debug, Clone, Copy)]
@@ -28,16 +62,60 @@ pub struct Extents {
     pub scan: (usize, usize, usize, usize),
     /// Taps of the convolution.
     pub taps: usize,
+    /// Columns of a tile of logits.
+    pub tile: usize,
+    /// Tokens that attention looks back, or 0 for all.
+    pub window: usize,
     /// Whether optional weights are there.
     pub bias: bool,
 }
 
-/// Extents with odd widths, and with even ones.
+/// Extents with odd widths, and with even ones; the last tile of logits is cut, but for the widths that divide.
 pub const EXTENTS: [Extents; 4] = [
-    Extents { k: 96, n: 19, group: 96, attention: (4, 2, 24), scan: (4, 2, 80, 24), taps: 4, bias: true },
-    Extents { k: 33, n: 40, group: 11, attention: (3, 1, 16), scan: (6, 2, 16, 16), taps: 4, bias: false },
-    Extents { k: 63, n: 3, group: 63, attention: (2, 2, 10), scan: (3, 1, 21, 7), taps: 2, bias: true },
-    Extents { k: 160, n: 64, group: 160, attention: (8, 2, 64), scan: (2, 2, 32, 20), taps: 3, bias: true },
+    Extents {
+        k: 96,
+        n: 19,
+        group: 96,
+        attention: (4, 2, 24),
+        scan: (4, 2, 80, 24),
+        taps: 4,
+        tile: 8,
+        window: 0,
+        bias: true,
+    },
+    Extents {
+        k: 33,
+        n: 40,
+        group: 11,
+        attention: (3, 1, 16),
+        scan: (6, 2, 16, 16),
+        taps: 4,
+        tile: 8,
+        window: 20,
+        bias: false,
+    },
+    Extents {
+        k: 63,
+        n: 3,
+        group: 63,
+        attention: (2, 2, 10),
+        scan: (3, 1, 21, 7),
+        taps: 2,
+        tile: 8,
+        window: 0,
+        bias: true,
+    },
+    Extents {
+        k: 160,
+        n: 64,
+        group: 160,
+        attention: (8, 2, 64),
+        scan: (2, 2, 32, 20),
+        taps: 3,
+        tile: 8,
+        window: 0,
+        bias: true,
+    },
 ];
 
 /// How a case's tensors are stored.
@@ -83,16 +161,17 @@ impl Extents {
     fn value(&self, op: Op, name: &str) -> Option<(usize, f64)> {
         let (heads, kv_heads, head_dim) = self.attention;
         Some(match (op.family, name) {
-            (_, "x") if op.name == "norm_rope" => (heads * head_dim, 2.0),
+            (_, "x") if ["rope", "norm_rope"].contains(&op.name) => (heads * head_dim, 2.0),
             (Family::Scan, "x") if op.name.starts_with("ssd") => (self.inner(), 1.0),
+            (Family::Scan, "x") if op.name == "causal_conv1d" => (self.packed(), 1.0),
             (Family::Scan, "b" | "c") => (self.shared(), 1.0),
             (Family::Scan, "gate") => (self.inner(), 4.0),
             (_, "xbc") => (self.packed(), 1.0),
             (_, "dt") => (self.scan.0, 2.0),
-            (_, "q") => (heads * head_dim, 2.0),
+            (_, "q") => (heads * head_dim, 4.0),
             (_, "k" | "v") => (kv_heads * head_dim, 1.0),
             (_, "residual") => (self.n, 2.0),
-            (_, "x" | "gate") | (Family::Norm, "a" | "b") => (self.k, 2.0),
+            (_, "x" | "gate" | "up") | (Family::Norm | Family::Linear, "a" | "b") => (self.k, 2.0),
             _ => return None,
         })
     }
@@ -106,7 +185,11 @@ impl Extents {
         let matrix = |n: usize| (vec![n, self.k], false);
         Some(match (op.family, name) {
             (_, "weight") if op.name == "norm_rope" => (vec![head_dim], true),
+            (_, "weight") if op.name == "gated_rms_norm" => (vec![self.k], true),
             (_, "weight") if op.name.ends_with("rms_norm") => (vec![self.group], true),
+            (_, "weight") if op.name == "causal_conv1d" => (vec![convolved, self.taps], true),
+            (_, "bias") if op.name == "causal_conv1d" => (vec![convolved], true),
+            (_, "table") => (vec![VOCAB, self.k], false),
             (_, "weight") if op.name == "linear_rope" => matrix(heads * head_dim),
             (_, "weight") if splits => matrix(left + middle + right),
             (_, "norm") => {
@@ -137,9 +220,6 @@ impl Extents {
                 int(self.inner() / groups)
             }
             "group" => int(self.group),
-            "scale" => (1.0 / (self.attention.2 as f64).sqrt()).into(),
-            // Whole contexts.
-            "window" => int(0),
             "heads" => int(heads),
             "groups" => int(groups),
             "chunk" => int(64),
@@ -148,8 +228,9 @@ impl Extents {
             "left" => int(left),
             "middle" => int(middle),
             "right" => int(right),
-            // A last tile that is cut, but for the widths that divide.
-            "tile" => int(8),
+            "tile" => int(self.tile),
+            "scale" => (1.0 / (self.attention.2 as f64).sqrt()).into(),
+            "window" => int(self.window),
             "dtype" if op.attrs.iter().any(|attr| attr.name == "tile") => F32.into(),
             "dtype" => dtypes.y.into(),
             _ if kind == AttrKind::Dtype => dtypes.inner.into(),
@@ -161,15 +242,28 @@ impl Extents {
         &self,
         op: Op,
         operand: &Operand,
-        rows: usize,
+        rows: Rows,
         dtypes: Dtypes,
         random: &mut Random,
     ) -> Option<Given> {
         let name = operand.name;
+        let logits = || sampling::peaked(rows.logits, self.k, 71);
         Some(match operand.kind {
+            OperandKind::Value if name == "logits" => sampling::given(&logits()),
+            OperandKind::Value if name == "maxima" => {
+                sampling::given(&sampling::maxima(&logits(), self.tile))
+            }
+            // A step size that was computed before.
+            OperandKind::Value if name == "dt" && SCANS.contains(&op.name) => {
+                let steps = random.tensor(&[rows.tokens, self.scan.0], 0.01, 1.0);
+                Given::rows(steps, F32, Symbol::T)
+            }
+            OperandKind::Value if op.name == "tile_max" => {
+                Given::rows(random.tensor(&[rows.tokens, self.k], -2.0, 2.0), F32, Symbol::T)
+            }
             OperandKind::Value => {
                 let (width, most) = self.value(op, name)?;
-                let rows = random.tensor(&[rows, width], -most, most);
+                let rows = random.tensor(&[rows.tokens, width], -most, most);
                 let dtype = if name == "residual" { dtypes.y } else { dtypes.x };
                 // Some of them are columns of wider tensors.
                 match name {
@@ -210,7 +304,8 @@ impl Extents {
 ///
 /// # Panics
 /// When one is not.
-pub fn case(op: Op, extents: &Extents, dtypes: Dtypes, rows: usize) -> Case {
+pub fn case(op: Op, extents: &Extents, dtypes: Dtypes, rows: impl Into<Rows>) -> Case {
+    let rows = rows.into();
     let mut random = Random::new(70);
     let unknown = |name: &str| -> ! { panic!("no case knows `{name}` of `{}`", op.name) };
     let attrs = op
@@ -225,18 +320,42 @@ pub fn case(op: Op, extents: &Extents, dtypes: Dtypes, rows: usize) -> Case {
     Case { op: op.name, attrs: attrs.collect(), operands: operands.collect() }
 }
 
-/// Whether [`case`] knows every operand and attribute of an op.
-pub fn drawable(op: Op, extents: &Extents, dtypes: Dtypes) -> bool {
-    let mut random = Random::new(70);
-    let mut operands = op.operands.iter().filter(|operand| !matches!(operand.kind, OperandKind::Step(_)));
-    op.attrs.iter().all(|attr| extents.attr(op, attr.name, attr.kind, dtypes).is_some())
-        && operands.all(|operand| extents.given(op, operand, 1, dtypes, &mut random).is_some())
+/// What narrows choices of drawn steps.
+const SETTINGS: [Settings; 6] = [
+    (0.0, 0, 1.0, 0.0),
+    (0.8, 5, 1.0, 0.0),
+    (1.0, 0, 0.7, 0.0),
+    (1.3, 0, 1.0, 0.1),
+    (0.6, 20, 0.9, 0.02),
+    (1.0, 0, 1.0, 0.0),
+];
+
+/// Prompts, single tokens and padding over three slots and six pages, all of which choose tokens in another way.
+pub fn steps() -> Vec<Step> {
+    let mut steps = steps_of_states();
+    let mut settings = SETTINGS.iter().cycle();
+    for (number, step) in steps.iter_mut().enumerate() {
+        for r in 0..step.seq_start.len() - 1 {
+            let (temperature, top_k, top_p, min_p) = settings.next().copied().expect("they repeat");
+            (step.temperature[r], step.top_k[r]) = (temperature, top_k);
+            (step.top_p[r], step.min_p[r]) = (top_p, min_p);
+            step.seed[r] = [number as u32 + 1, r as u32];
+        }
+    }
+    // One answer is given.
+    steps[2].forced[1] = 3;
+    steps
 }
 
-/// Prompts, single tokens and padding over three slots and six pages.
-pub fn steps() -> Vec<Step> {
+/// The token at a position.
+pub(crate) fn token(position: usize) -> i32 {
+    ((position * 7 + 3) % VOCAB) as i32
+}
+
+/// Those steps, all of them greedy.
+fn steps_of_states() -> Vec<Step> {
     let sequence = |tokens: usize, context: i32, (slot_in, slot_out): (i32, i32), pages: &[i32]| Sequence {
-        tokens: vec![0; tokens],
+        tokens: (0..tokens).map(|n| token(context as usize + n)).collect(),
         context,
         slot_in,
         slot_out,

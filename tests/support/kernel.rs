@@ -10,7 +10,7 @@ use half::bf16;
 use nemo_ir::graph::{Block, BlockBuilder, Node};
 use nemo_ir::interp::{Data, Numerics, Step, Tensor, run_block};
 use nemo_ir::ops::{Attrs, OperandKind};
-use nemo_ir::plan::Phase;
+use nemo_ir::plan::{Geometry, Phase};
 use nemo_ir::rope::RopeTable;
 use nemo_ir::step::StepInput;
 use nemo_ir::types::{Dim, Dtype, Symbol, Type};
@@ -21,7 +21,7 @@ use ptx_sim::Counts;
 
 use crate::chain::Chain;
 use crate::native::{Buffer, Kernels};
-use crate::sim::{SimKernel, form, prepared};
+use crate::sim::{SimKernel, forms, prepared};
 
 /// An operand of the op under test, step inputs aside.
 #[derive(Debug, Clone)]
@@ -121,12 +121,10 @@ enum Kernel {
     Sim(Box<SimKernel>),
 }
 
-/// A launch with what it must give.
+/// Launches with what each must give.
 pub(crate) struct Drawn {
-    /// The kernel.
-    pub(crate) spec: KernelSpec,
-    /// How it is launched.
-    pub(crate) launch: Prepared,
+    /// Kernels, and how they are launched.
+    pub(crate) launches: Vec<(KernelSpec, Prepared)>,
     /// Bytes by room; `None` for what nobody has written.
     pub(crate) buffers: Vec<Option<Vec<u8>>>,
     /// Room, dtype and elements of results and states.
@@ -244,18 +242,22 @@ impl Machine {
         kernel
     }
 
-    /// One step of the interpreter, with the launch that must give the same.
+    /// One step of the interpreter, with the launches that must give the same, one for each form of the kernel.
     ///
     /// # Panics
     /// Where the target has no kernel for it.
     pub(crate) fn draw(&mut self, sm: Sm, phase: Phase, step: &Step) -> Drawn {
         let (buffers, args) = self.memory(step, &self.stored_states());
         let dims = step.dims();
-        let (spec, geometry) = form(sm, phase, &self.spec, dims).unwrap_or_else(|error| panic!("{error}"));
-        let launch = prepared(&spec, &geometry, &buffers, &args, dims);
+        let forms = forms(sm, phase, &self.spec, dims).unwrap_or_else(|error| panic!("{error}"));
+        let launch = |(spec, geometry): (KernelSpec, Geometry)| {
+            let launch = prepared(&spec, &geometry, &buffers, &args, dims);
+            (spec, launch)
+        };
+        let launches = forms.into_iter().map(launch).collect();
         let bytes = |buffer: &Buffer| buffer.is_written().then(|| buffer.bytes().to_vec());
         let buffers = buffers.iter().map(bytes).collect();
-        let results = args[spec.operands.len()..].iter().zip(&spec.results);
+        let results = args[self.spec.operands.len()..].iter().zip(&self.spec.results);
         let mut rooms: Vec<_> = results.map(|(room, result)| (*room, result.dtype())).collect();
         for index in self.kernel_states.keys() {
             let Given::State { dtype, .. } = self.case.operands[*index] else { unreachable!("a state") };
@@ -263,7 +265,7 @@ impl Machine {
         }
         let expected = rooms.into_iter().zip(self.run_reference(step));
         let expected = expected.map(|((room, dtype), values)| (room, dtype, values)).collect();
-        Drawn { spec, launch, buffers, expected }
+        Drawn { launches, buffers, expected }
     }
 
     /// The reference's states, as kernels have them.
@@ -447,21 +449,26 @@ fn stored(tensor: &Tensor, dtype: Dtype, stride: Option<usize>) -> Vec<u8> {
     let width = *tensor.shape().last().expect("tensors have extents");
     let gap = stride.map_or(0, |stride| stride - width);
     let values = reals(tensor);
+    let rows = values.chunks(width.max(1));
+    let values: Vec<f64> =
+        rows.flat_map(|row| row.iter().copied().chain(std::iter::repeat_n(f64::NAN, gap))).collect();
+    stored_values(&values, dtype)
+}
+
+pub(crate) fn stored_values(values: &[f64], dtype: Dtype) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for row in values.chunks(width.max(1)) {
-        for x in row.iter().copied().chain(std::iter::repeat_n(f64::NAN, gap)) {
-            match dtype {
-                Dtype::F32 => bytes.extend((x as f32).to_le_bytes()),
-                Dtype::Bf16 => bytes.extend(bf16::from_f32(x as f32).to_le_bytes()),
-                Dtype::I32 => bytes.extend((x as i32).to_le_bytes()),
-                Dtype::F16 | Dtype::U8 => panic!("no kernel takes {dtype}"),
-            }
+    for x in values {
+        match dtype {
+            Dtype::F32 => bytes.extend((*x as f32).to_le_bytes()),
+            Dtype::Bf16 => bytes.extend(bf16::from_f32(*x as f32).to_le_bytes()),
+            Dtype::I32 => bytes.extend((*x as i32).to_le_bytes()),
+            Dtype::F16 | Dtype::U8 => panic!("no kernel takes {dtype}"),
         }
     }
     bytes
 }
 
-fn loaded(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
+pub(crate) fn loaded(bytes: &[u8], dtype: Dtype) -> Vec<f64> {
     let word = |b: &[u8]| [b[0], b[1], b[2], b[3]];
     match dtype {
         Dtype::F32 => bytes.chunks(4).map(|b| f64::from(f32::from_le_bytes(word(b)))).collect(),

@@ -9,4 +9,6 @@ pub mod kernel;
 mod native;
 pub mod ptxas;
 pub mod random;
+pub mod sampling;
 pub mod sim;
+pub mod wide;

@@ -12,7 +12,7 @@ use nemo_ir::ops::OperandKind;
 use nemo_ir::plan::{Extent, Geometry, Phase, TensorMap};
 use nemo_ir::step::{PAGE_TOKENS, StepDims, StepInput};
 use nemo_ir::types::{Dtype, Symbol};
-use nemo_kernels::nvptx::{self, Form, NvptxError};
+use nemo_kernels::nvptx::{self, Candidate, Form, NvptxError};
 use nemo_kernels::spec::{KernelSpec, Layout, Steps};
 use nemo_kernels::target::Sm;
 use ptx_sim::{Counts, Launch, Memory, Module, Options};
@@ -46,9 +46,8 @@ impl SimKernel {
 
     /// The forms in which there is a kernel for a step.
     pub(crate) fn forms(&self, dims: StepDims) -> Vec<Form> {
-        let spec = KernelSpec { steps: Some(steps_for(self.phase, dims)), ..self.spec.clone() };
-        let candidates = nvptx::candidates(self.sm, &spec).unwrap_or_else(|error| panic!("{error}"));
-        candidates.into_iter().map(|made| made.form).collect()
+        let all = forms(self.sm, self.phase, &self.spec, dims).unwrap_or_else(|error| panic!("{error}"));
+        all.into_iter().filter_map(|(spec, _)| spec.form).collect()
     }
 
     /// From now on it is built in that form.
@@ -213,14 +212,16 @@ pub(crate) fn prepared(
     }
 }
 
-/// The kernel that runs a step: its spec, and how it is launched.
-pub(crate) fn form(
+/// The kernels that can run a step, one for each form: spec, and how it is launched.
+pub(crate) fn forms(
     sm: Sm,
     phase: Phase,
     spec: &KernelSpec,
     dims: StepDims,
-) -> Result<(KernelSpec, Geometry), NvptxError> {
-    one_of(sm, &KernelSpec { steps: Some(steps_for(phase, dims)), ..placed(spec) })
+) -> Result<Vec<(KernelSpec, Geometry)>, NvptxError> {
+    let spec = KernelSpec { steps: Some(steps_for(phase, dims)), ..placed(spec) };
+    let by = |made: Candidate| (KernelSpec { form: Some(made.form), ..spec.clone() }, made.geometry);
+    Ok(nvptx::candidates(sm, &spec)?.into_iter().map(by).collect())
 }
 
 /// One of the forms of a spec: that which it names, or else which of them is a matter of its text, so that the

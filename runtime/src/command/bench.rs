@@ -162,6 +162,7 @@ pub(super) fn run(args: &BenchArgs) -> Result<(), CommandError> {
             "repeat": args.repeat,
             "prefill_tok_s": prefill,
             "prefill_gflop_s": flops * prefill / 1e9,
+            "flops_per_token": flops,
             "product_peak_gflop_s": peak,
             "peak_share": peak_share,
             "decode_tok_s": decode,

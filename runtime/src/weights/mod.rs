@@ -5,7 +5,7 @@
 pub mod checkpoint;
 pub mod header;
 mod populate;
-mod random;
+pub(crate) mod random;
 pub(crate) mod stream;
 
 use std::ops::Range;

@@ -1,4 +1,6 @@
 //! Random weights of a size that keeps activations sane: for measuring speed without a checkpoint.
+//!
+//! A value depends on the seed, the weight's index and its place alone, so that every device makes the same.
 
 use std::ops::Range;
 
@@ -13,13 +15,47 @@ use crate::device::host::memory::Region;
 /// Bytes that a thread fills at a time; a multiple of every element.
 const PIECE: usize = 4 << 20;
 
-/// What a tensor's values are drawn from.
+/// What a tensor's values are drawn from: `low` and up to `span` more, uniformly.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Law {
-    /// Uniform in a range.
-    Uniform(f32, f32),
-    /// One value.
-    Constant(f32),
+pub(crate) struct Law {
+    pub low: f32,
+    pub span: f32,
+}
+
+impl Law {
+    fn uniform(low: f32, high: f32) -> Self {
+        Self { low, span: high - low }
+    }
+
+    fn constant(value: f32) -> Self {
+        Self { low: value, span: 0.0 }
+    }
+}
+
+/// How one weight is made, element by element, wherever that happens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Recipe {
+    pub law: Law,
+    pub dtype: Dtype,
+    pub elements: u64,
+    /// Of the whole weight; each piece has one of its own.
+    pub seed: u64,
+    /// Elements of a piece, as a power of two.
+    pub log_piece: u32,
+}
+
+impl Recipe {
+    /// Of the plan's `index`-th weight.
+    pub(crate) fn of(index: usize, weight: &Weight, seed: u64) -> Self {
+        let dtype = dtype(weight);
+        Self {
+            law: law(weight),
+            dtype,
+            elements: super::elements(weight),
+            seed: mix(seed ^ mix(index as u64)),
+            log_piece: (PIECE as u64 / dtype.bytes()).ilog2(),
+        }
+    }
 }
 
 /// Fills every weight, with a progress bar.
@@ -39,9 +75,9 @@ pub(super) fn fill(
         let (bytes, tail) = tail.split_at_mut(range.len());
         rest = tail;
         at = range.end;
-        let seed = mix(seed ^ mix(index as u64));
+        let recipe = Recipe::of(index, weight, seed);
         for (n, piece) in bytes.chunks_mut(PIECE).enumerate() {
-            pieces.push((piece, law(weight), dtype(weight), mix(seed.wrapping_add(n as u64))));
+            pieces.push((piece, recipe, mix(recipe.seed.wrapping_add(n as u64))));
         }
     }
     let threads = threads.max(1) as usize;
@@ -52,8 +88,8 @@ pub(super) fn fill(
     std::thread::scope(|scope| {
         for share in shares {
             scope.spawn(|| {
-                for (piece, law, dtype, seed) in share {
-                    fill_piece(piece, law, dtype, seed);
+                for (piece, recipe, seed) in share {
+                    fill_piece(piece, recipe.law, recipe.dtype, seed);
                     bar.inc(piece.len() as u64);
                 }
             });
@@ -67,53 +103,21 @@ fn law(weight: &Weight) -> Law {
     let name = weight.names.first().map_or("", String::as_str);
     let ends = |suffix: &str| name.ends_with(suffix);
     if ends("A_log") {
-        Law::Uniform(0.0, 2.7)
+        Law::uniform(0.0, 2.7)
     } else if ends("dt_bias") {
-        Law::Uniform(-4.0, 0.0)
+        Law::uniform(-4.0, 0.0)
     } else if ends("bias") {
-        Law::Constant(0.0)
+        Law::constant(0.0)
     } else if ends("conv1d.weight") {
-        Law::Uniform(-0.5, 0.5)
+        Law::uniform(-0.5, 0.5)
     } else if weight.shape.len() < 2 {
-        Law::Constant(1.0)
+        Law::constant(1.0)
     } else {
         // Variance 1/K: a uniform law on ±sqrt(3/K).
         let k = weight.shape.last().copied().unwrap_or(1).max(1);
         let bound = (3.0 / k as f32).sqrt();
-        Law::Uniform(-bound, bound)
+        Law::uniform(-bound, bound)
     }
-}
-
-/// Gives `take` one weight, the plan's `index`-th, as many pieces at a time as threads make; the values are those
-/// that [`fill`] gives it.
-pub(super) fn pieces<E>(
-    (index, weight): (usize, &Weight),
-    seed: u64,
-    threads: u32,
-    made: &mut Vec<u8>,
-    mut take: impl FnMut(u64, &[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    let (law, dtype) = (law(weight), dtype(weight));
-    let seed = mix(seed ^ mix(index as u64));
-    let bytes = super::elements(weight) * dtype.bytes();
-    let most = threads.max(1) as usize * PIECE;
-    let mut at = 0;
-    while at < bytes {
-        let count = (bytes - at).min(most as u64) as usize;
-        made.clear();
-        made.resize(count, 0);
-        std::thread::scope(|scope| {
-            for (n, piece) in made.chunks_mut(PIECE).enumerate() {
-                let seed = mix(seed.wrapping_add(at / PIECE as u64 + n as u64));
-                let mut fill = move || fill_piece(piece, law, dtype, seed);
-                // A thread costs more than a vector of a few elements.
-                if count <= PIECE { fill() } else { drop(scope.spawn(fill)) }
-            }
-        });
-        take(at, made)?;
-        at += count as u64;
-    }
-    Ok(())
 }
 
 fn fill_piece(piece: &mut [u8], law: Law, dtype: Dtype, seed: u64) {
@@ -139,13 +143,8 @@ fn fill_piece(piece: &mut [u8], law: Law, dtype: Dtype, seed: u64) {
 }
 
 fn value(law: Law, seed: u64, index: u64) -> f32 {
-    match law {
-        Law::Constant(value) => value,
-        Law::Uniform(low, high) => {
-            let unit = (mix(seed.wrapping_add(index)) >> 40) as f32 / (1 << 24) as f32;
-            low + (high - low) * unit
-        }
-    }
+    let unit = (mix(seed.wrapping_add(index)) >> 40) as f32 / (1 << 24) as f32;
+    law.low + law.span * unit
 }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): a counter in, a random word out.

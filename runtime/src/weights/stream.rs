@@ -1,4 +1,5 @@
-//! Weights piece by piece, for devices with a memory of their own: the whole of them is never in this machine's memory.
+//! Weights for devices with a memory of their own: piece by piece, so that the whole of them is never in this machine's
+//! memory, or made there.
 
 use std::ops::Range;
 
@@ -6,24 +7,47 @@ use nemo_ir::plan::{Placement, Weight};
 
 use super::checkpoint::Checkpoint;
 use super::populate::{CHUNK, advise, bar};
-use super::{Progress, WeightsError, WeightsSource, check, dtype, elements, random, widen};
+use super::{Progress, WeightsError, WeightsSource, check, dtype, elements, widen};
 
-/// Weights that were checked and not yet read.
+/// How weights come to a device with a memory of its own.
+#[derive(Debug)]
+pub(crate) enum Supply<'a> {
+    /// From a checkpoint.
+    Stored(Stream<'a>),
+    /// The device makes them itself.
+    Random {
+        /// What they depend on.
+        seed: u64,
+    },
+}
+
+impl<'a> Supply<'a> {
+    /// Checks a plan's weights against a source.
+    ///
+    /// # Errors
+    /// [`WeightsError`] at the first tensor that is missing or of another shape or dtype.
+    pub(crate) fn open(
+        source: &WeightsSource,
+        weights: &'a [Weight],
+        progress: Progress,
+    ) -> Result<Self, WeightsError> {
+        match source {
+            WeightsSource::Directory(directory) => {
+                Stream::open(Checkpoint::open(directory)?, weights, progress).map(Self::Stored)
+            }
+            WeightsSource::Random { seed } => Ok(Self::Random { seed: *seed }),
+        }
+    }
+}
+
+/// Weights of a checkpoint that were checked and not yet read.
 #[derive(Debug)]
 pub(crate) struct Stream<'a> {
     weights: &'a [Weight],
-    from: From,
-    progress: Progress,
-}
-
-#[derive(Debug)]
-enum From {
+    checkpoint: Checkpoint,
     /// With the place of each weight.
-    Checkpoint(Checkpoint, Vec<Stored>),
-    Random {
-        seed: u64,
-        threads: u32,
-    },
+    stored: Vec<Stored>,
+    progress: Progress,
 }
 
 /// Where a checkpoint has a weight.
@@ -35,29 +59,13 @@ struct Stored {
 }
 
 impl<'a> Stream<'a> {
-    /// Checks a plan's weights against a source.
-    ///
-    /// # Errors
-    /// [`WeightsError`] at the first tensor that is missing or of another shape or dtype.
-    pub(crate) fn open(
-        source: &WeightsSource,
-        weights: &'a [Weight],
-        threads: u32,
-        progress: Progress,
-    ) -> Result<Self, WeightsError> {
-        let from = match source {
-            WeightsSource::Directory(directory) => {
-                let checkpoint = Checkpoint::open(directory)?;
-                let stored = |weight| {
-                    let (shard, tensor) = check(&checkpoint, weight)?;
-                    Ok(Stored { shard, range: tensor.range.clone(), dtype: tensor.dtype.clone() })
-                };
-                let stored = weights.iter().map(stored).collect::<Result<_, WeightsError>>()?;
-                From::Checkpoint(checkpoint, stored)
-            }
-            WeightsSource::Random { seed } => From::Random { seed: *seed, threads },
+    fn open(checkpoint: Checkpoint, weights: &'a [Weight], progress: Progress) -> Result<Self, WeightsError> {
+        let stored = |weight| {
+            let (shard, tensor) = check(&checkpoint, weight)?;
+            Ok(Stored { shard, range: tensor.range.clone(), dtype: tensor.dtype.clone() })
         };
-        Ok(Self { weights, from, progress })
+        let stored = weights.iter().map(stored).collect::<Result<_, WeightsError>>()?;
+        Ok(Self { weights, checkpoint, stored, progress })
     }
 
     /// Gives `take` every weight in pieces, with its index and the place of the piece in it, in order.
@@ -68,13 +76,8 @@ impl<'a> Stream<'a> {
         &self,
         mut take: impl FnMut(usize, u64, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let bytes = |weight: &Weight| elements(weight) * dtype(weight).bytes();
-        let verb = match self.from {
-            From::Checkpoint(..) => "loading",
-            From::Random { .. } => "making weights",
-        };
-        let total = self.weights.iter().map(bytes).sum();
-        let bar = bar(verb, total, self.progress);
+        let total = self.weights.iter().map(|weight| elements(weight) * dtype(weight).bytes()).sum();
+        let bar = bar("loading", total, self.progress);
         let mut take = |index, at, bytes: &[u8]| {
             take(index, at, bytes)?;
             bar.inc(bytes.len() as u64);
@@ -83,14 +86,7 @@ impl<'a> Stream<'a> {
         let mut made = Vec::new();
         for (index, weight) in self.weights.iter().enumerate() {
             let take = |at, bytes: &[u8]| take(index, at, bytes);
-            match &self.from {
-                From::Checkpoint(checkpoint, stored) => {
-                    each_stored(checkpoint, (weight, &stored[index]), &mut made, take)?;
-                }
-                From::Random { seed, threads } => {
-                    random::pieces((index, weight), *seed, *threads, &mut made, take)?;
-                }
-            }
+            each_stored(&self.checkpoint, (weight, &self.stored[index]), &mut made, take)?;
         }
         bar.finish_and_clear();
         Ok(())

@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::stream::{Stream, Supply};
 use super::*;
 
 /// A safetensors file of these tensors: name, dtype, shape, bytes.
@@ -138,17 +139,11 @@ fn published_layouts_parse() {
     }
 }
 
-/// Every weight as its pieces make it.
-fn streamed(source: &WeightsSource, weights: &[Weight]) -> Vec<Vec<u8>> {
-    let stream = stream::Stream::open(source, weights, 2, Progress::Silent).unwrap();
-    let mut made = vec![Vec::new(); weights.len()];
-    let taken: Result<(), ()> = stream.each_piece(|weight, at, bytes| {
-        assert_eq!(made[weight].len() as u64, at);
-        made[weight].extend_from_slice(bytes);
-        Ok(())
-    });
-    taken.unwrap();
-    made
+fn stream<'a>(directory: &Path, weights: &'a [Weight]) -> Result<Stream<'a>, WeightsError> {
+    match Supply::open(&WeightsSource::Directory(directory.to_owned()), weights, Progress::Silent)? {
+        Supply::Stored(stream) => Ok(stream),
+        Supply::Random { .. } => panic!("a directory was given"),
+    }
 }
 
 #[test]
@@ -161,19 +156,18 @@ fn pieces_are_the_same_weights() {
         weight(&["half"], &[2], Placement::WidenedToF32),
         weight(&["odd"], &[3], Placement::InPlace(Dtype::U8)),
     ];
-    let all = |weights: &Weights| (0..weights.len()).map(|at| weights.bytes(at).to_vec()).collect::<Vec<_>>();
-    let source = WeightsSource::Directory(dir.path().to_owned());
-    assert_eq!(streamed(&source, &weights), all(&load(dir.path(), &weights).unwrap()));
-    // One that takes several rounds of two threads, and ends within a piece.
-    let weights = [
-        weight(&["a.weight"], &[9 << 20, 1], Placement::InPlace(Dtype::Bf16)),
-        weight(&["dt_bias"], &[5], Placement::WidenedToF32),
-    ];
-    let source = WeightsSource::Random { seed: 3 };
-    let whole = Weights::load(&source, &weights, 2, Progress::Silent).unwrap();
-    assert!(streamed(&source, &weights) == all(&whole));
+    let whole = load(dir.path(), &weights).unwrap();
+    let whole: Vec<_> = (0..whole.len()).map(|at| whole.bytes(at).to_vec()).collect();
+    let stream = stream(dir.path(), &weights).unwrap();
+    let mut made = vec![Vec::new(); weights.len()];
+    let taken: Result<(), ()> = stream.each_piece(|weight, at, bytes| {
+        assert_eq!(made[weight].len() as u64, at);
+        made[weight].extend_from_slice(bytes);
+        Ok(())
+    });
+    taken.unwrap();
+    assert_eq!(made, whole);
     // What `take` says ends it.
-    let stream = stream::Stream::open(&source, &weights, 1, Progress::Silent).unwrap();
     let mut taken = 0;
     let stopped = stream.each_piece(|_, _, _| {
         taken += 1;
@@ -183,13 +177,31 @@ fn pieces_are_the_same_weights() {
 }
 
 #[test]
+fn a_large_tensor_comes_in_several_pieces() {
+    let dir = tempfile::tempdir().unwrap();
+    let count = (populate::CHUNK + 6) as u64;
+    let json = format!(r#"{{"large":{{"dtype":"U8","shape":[{count}],"data_offsets":[0,{count}]}}}}"#);
+    let file = dir.path().join("model.safetensors");
+    std::fs::write(&file, [&(json.len() as u64).to_le_bytes()[..], json.as_bytes(), &[9, 8]].concat())
+        .unwrap();
+    // The rest is a hole of zeros.
+    let whole = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+    whole.set_len(8 + json.len() as u64 + count).unwrap();
+    let weights = [weight(&["large"], &[count], Placement::InPlace(Dtype::U8))];
+    let mut pieces = Vec::new();
+    let taken: Result<(), ()> = stream(dir.path(), &weights).unwrap().each_piece(|weight, at, bytes| {
+        pieces.push((weight, at, bytes.len(), bytes[0]));
+        Ok(())
+    });
+    taken.unwrap();
+    assert_eq!(pieces, [(0, 0, populate::CHUNK, 9), (0, populate::CHUNK as u64, 6, 0)]);
+}
+
+#[test]
 fn a_stream_is_checked_when_it_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     one_file(dir.path());
-    let source = WeightsSource::Directory(dir.path().to_owned());
-    let open = |weights: &[Weight]| {
-        stream::Stream::open(&source, weights, 1, Progress::Silent).map(|_| ()).unwrap_err().to_string()
-    };
+    let open = |weights: &[Weight]| stream(dir.path(), weights).map(|_| ()).unwrap_err().to_string();
     let missing = weight(&["absent"], &[1], Placement::WidenedToF32);
     assert!(open(&[missing]).contains("has no tensor `absent`"));
     let shape = weight(&["m"], &[4], Placement::WidenedToF32);

@@ -320,26 +320,30 @@ fn what_does_not_fit_is_a_table() {
 }
 
 #[test]
-fn weights_arrive_in_pieces_and_are_those_of_the_cpu() {
+fn random_weights_are_made_on_the_gpu() {
     let fake = Fake::new(Setup::default());
     let mut contents = contents();
-    // 10 MiB, which one thread makes in pieces of four.
     contents.targets[0].plan.weights[0].shape = vec![5 << 20, 1];
     let options = options(&fake, WeightsSource::Random { seed: 7 });
     let engine = Engine::load(&artifact(&contents), &options).unwrap();
-    let pieces: Vec<_> = fake
-        .asked()
-        .into_iter()
-        .filter_map(|asked| match asked {
-            Asked::Upload(at, bytes) => Some((at, bytes)),
-            _ => None,
-        })
-        .collect();
-    // The table of angles, the weight in three pieces, and the vector.
-    let sizes: Vec<_> = pieces.iter().map(|(_, bytes)| *bytes).collect();
-    assert_eq!(sizes, [256 * 2 * 4, 4 << 20, 4 << 20, 2 << 20, 4]);
-    let first = pieces[1].0;
-    assert_eq!((pieces[2].0, pieces[3].0), (first.offset(4 << 20), first.offset(8 << 20)));
+    let asked = fake.asked();
+    // Nothing but the table of angles crosses the bus.
+    let uploaded = asked.iter().filter_map(|asked| match asked {
+        Asked::Upload(_, bytes) => Some(*bytes),
+        _ => None,
+    });
+    assert_eq!(uploaded.collect::<Vec<_>>(), [256 * 2 * 4]);
+    assert!(asked.contains(&Asked::Kernel("nemort_random".to_owned(), 256, 0)), "{asked:?}");
+    assert!(asked.contains(&Asked::Run(2)), "{asked:?}");
+    // The matrix of bf16, whose pieces of 4 MiB have 2^21 elements, and the vector of one f32.
+    let launches = std::mem::take(&mut fake.state().launches);
+    let words = |n: usize, at: usize| -> Vec<u32> {
+        launches[n].parameters[at..].as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect()
+    };
+    assert_eq!((launches[0].grid, launches[1].grid), ([4096, 1, 1], [1, 1, 1]));
+    assert_eq!((&words(0, 8)[..2], &words(0, 32)[..]), (&[5 << 20, 0][..], &[21, 1][..]));
+    assert_eq!((&words(1, 8)[..2], &words(1, 32)[..]), (&[1, 0][..], &[20, 0][..]));
+    assert_ne!(words(0, 16)[..2], words(1, 16)[..2], "each weight has a seed of its own");
     assert_eq!(engine.memory().weights, (10 << 20) + 4);
 }
 
@@ -372,12 +376,14 @@ fn launches_are_timed_one_by_one() {
 
 #[test]
 fn machine_code_is_used_where_it_is_the_gpus_own() {
+    let dir = tempfile::tempdir().unwrap();
+    toy::checkpoint(dir.path());
     let load = |capability, cubin: Result<(), DriverError>| {
         let facts = Facts { capability, ..Setup::default().facts };
         let fake = Fake::new(Setup { facts, cubin, ..Setup::default() });
         let mut contents = contents();
         contents.targets[0].cubin = Some(vec![1, 2, 3]);
-        let options = options(&fake, WeightsSource::Random { seed: 1 });
+        let options = options(&fake, WeightsSource::Directory(dir.path().to_owned()));
         let engine = Engine::load(&artifact(&contents), &options).unwrap();
         let loaded: Vec<_> =
             fake.asked().into_iter().filter(|asked| matches!(asked, Asked::Ptx | Asked::Cubin)).collect();

@@ -1,5 +1,6 @@
 /* A driver library for tests: its device memory is the host's, its kernels are the toy's, and it refuses what a driver
-   would refuse. The environment says what machine it plays. Compiled together with the toy's kernels. */
+   would refuse. The environment says what machine it plays. Compiled together with the toy's kernels. Beside them it
+   knows the kernel that makes random weights. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,13 +163,14 @@ result cuLinkDestroy(struct link *state) { free(state->code); return give(state)
 
 static const struct { const char *name; int args; void (*run)(char **, const struct dims *, u32, u32); } KERNELS[] = {
     { "toy_embed", 4, toy_embed }, { "toy_scan", 7, toy_scan }, { "toy_cache", 6, toy_cache },
-    { "toy_head", 3, toy_head }, { "toy_sample", 5, toy_sample },
+    { "toy_head", 3, toy_head }, { "toy_sample", 5, toy_sample }, { "nemort_random", 0, NULL },
 };
-static int shared[5];
+enum { RANDOM = 5, MANY = 6 };
+static int shared[MANY];
 result cuModuleGetFunction(handle *to, const char *module, const char *name) {
     char entry[64];
     snprintf(entry, sizeof entry, ".entry %s(", name);
-    for (unsigned long n = 0; n < 5; ++n)
+    for (unsigned long n = 0; n < MANY; ++n)
         if (!strcmp(name, KERNELS[n].name) && strstr(module, entry)) { *to = (handle)(n + 1); return OK; }
     return NOT_FOUND;
 }
@@ -182,7 +184,28 @@ result cuFuncGetAttribute(int *value, int attribute, handle function) {
     return attribute == 0 ? OK : INVALID;
 }
 
+static u64 mix(u64 x) {
+    x *= 0x9E3779B97F4A7C15;
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9;
+    x = (x ^ x >> 27) * 0x94D049BB133111EB;
+    return x ^ x >> 31;
+}
+static void random_weights(const struct work *work) {
+    struct { u64 address, count, seed; float low, span; u32 log, kind; } of;
+    if (work->bytes != sizeof of) refuse("a block of another size");
+    memcpy(&of, work->parameters, sizeof of);
+    for (u64 n = 0; n < of.count; ++n) {
+        u64 seed = mix(of.seed + (n >> of.log)), at = n & ((1ul << of.log) - 1);
+        union { float f; u32 u; } x = { (mix(seed + at) >> 40) / 16777216.0f * of.span + of.low };
+        /* Close enough: the last bit is rounded towards zero. */
+        if (of.kind == 1) ((u16 *)of.address)[n] = x.u >> 16;
+        else if (of.kind == 0) ((float *)of.address)[n] = x.f;
+        else refuse("a dtype that the toy has not");
+    }
+}
+
 static void run(const struct work *work) {
+    if (work->kernel == RANDOM) { random_weights(work); return; }
     char *args[16];
     int values[4], many = KERNELS[work->kernel].args;
     size_t at = (many + 2) * 8;

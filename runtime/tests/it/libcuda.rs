@@ -149,6 +149,8 @@ fn logits_and_bench_run_on_the_gpu() {
     assert!(output.status.success(), "{output:?}");
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["device"], "Stub 0, compute capability 8.6, driver 535");
+    // The module that makes the weights is compiled and kept as those of models are.
+    assert_eq!(std::fs::read_dir(stage.cache()).unwrap().count(), 2);
     assert!(report["product_peak_gflop_s"].is_null() && report["peak_share"].is_null(), "{report}");
     // Eight copies of nearly 16 MiB, each read and written, in half a millisecond.
     let bandwidth = report["read_bandwidth_gb_s"].as_f64().unwrap();

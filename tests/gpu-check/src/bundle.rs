@@ -8,7 +8,7 @@ use nemo_ir::types::Dtype;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::compare::Tolerance;
+use crate::compare::{Tolerance, loaded};
 use crate::launch::Prepared;
 
 /// A case, as a line of JSON holds it.
@@ -39,7 +39,7 @@ pub struct Expected {
     pub dtype: Dtype,
     /// How they are compared.
     pub tolerance: Tolerance,
-    /// Where the expected elements, in f64, begin in the blob.
+    /// Where the expected elements, stored as those of the room, begin in the blob.
     pub at: u64,
     /// How many there are.
     pub count: usize,
@@ -156,10 +156,10 @@ impl Cases {
         Some(&self.blob[at..][..case.launch.rooms[room].bytes as usize])
     }
 
-    /// Expected elements.
-    pub fn reference(&self, expected: &Expected) -> Vec<f64> {
-        let bytes = &self.blob[expected.at as usize..][..8 * expected.count];
-        bytes.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()
+    /// Expected elements; `None` for a dtype that no kernel gives.
+    pub fn reference(&self, expected: &Expected) -> Option<Vec<f64>> {
+        let bytes = expected.count * expected.dtype.bytes() as usize;
+        loaded(&self.blob[expected.at as usize..][..bytes], expected.dtype)
     }
 }
 
@@ -188,7 +188,6 @@ fn misfit(case: &Case, blob: u64) -> Option<&'static str> {
         if count.checked_mul(expected.dtype.bytes()) != Some(room.bytes) {
             return Some("expects another number of elements than its room has");
         }
-        (!inside(expected.at, count.saturating_mul(8)))
-            .then_some("expects elements beyond the end of the blob")
+        (!inside(expected.at, room.bytes)).then_some("expects elements beyond the end of the blob")
     })
 }

@@ -12,6 +12,8 @@ pub enum Tolerance {
     Bf16,
     /// Relative L2 of 1e-5.
     F32,
+    /// The same numbers: tokens.
+    Exact,
 }
 
 impl Tolerance {
@@ -23,6 +25,8 @@ impl Tolerance {
         let norm: f64 = reference.iter().map(|x| x * x).sum();
         let pairs = found.iter().zip(reference);
         let error = match self {
+            Self::Exact if found == reference => 0.0,
+            Self::Exact => f64::INFINITY,
             Self::F32 => {
                 let error: f64 = pairs.map(|(a, b)| (a - b) * (a - b)).sum();
                 error.sqrt() / (1e-5 * norm.sqrt().max(1e-12))
@@ -65,7 +69,8 @@ mod tests {
         // The norm is 2, so 2e-5 is allowed.
         assert!(Tolerance::F32.error(&off(1.9e-5), &reference) <= 1.0);
         assert!(Tolerance::F32.error(&off(2.1e-5), &reference) > 1.0);
-        for tolerance in [Tolerance::Bf16, Tolerance::F32] {
+        assert_eq!(Tolerance::Exact.error(&off(1e-12), &reference), f64::INFINITY);
+        for tolerance in [Tolerance::Bf16, Tolerance::F32, Tolerance::Exact] {
             assert_eq!(tolerance.error(&reference, &reference), 0.0);
             assert_eq!(tolerance.error(&off(f64::NAN), &reference), f64::INFINITY);
             assert_eq!(tolerance.error(&[1.0], &reference), f64::INFINITY);

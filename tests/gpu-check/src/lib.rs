@@ -8,5 +8,7 @@ pub mod card;
 pub mod compare;
 pub mod isa;
 pub mod launch;
+pub mod random;
+pub mod report;
 pub mod run;
 pub mod safetensors;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use gpu_check::bundle::Cases;
-use gpu_check::{card, isa, run, safetensors};
+use gpu_check::report::{self, Header};
+use gpu_check::{card, isa, random, run, safetensors};
 use nemort::device::cuda;
 use nemort::device::gpu::driver::{Driver, Facts};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the kernel cases of a bundle, and those of single instructions.
+    /// Run the kernel cases of a bundle, those of single instructions, and those of random weights.
     Cases {
         /// The bundle.
         bundle: PathBuf,
@@ -33,7 +34,7 @@ enum Command {
         /// Only every Nth case.
         #[arg(long, value_name = "N", default_value_t = 1)]
         every: usize,
-        /// Leave the cases of single instructions out.
+        /// Leave the cases of single instructions and of random weights out.
         #[arg(long)]
         kernels_only: bool,
     },
@@ -58,6 +59,23 @@ enum Command {
         #[arg(default_value = "prompt_a")]
         tensor: String,
     },
+    /// Gather what the steps of `run.sh` gave: one JSON document and one table.
+    Report {
+        /// `steps.tsv` and the steps' outputs.
+        folder: PathBuf,
+        /// Name of the GPU.
+        #[arg(long)]
+        gpu: String,
+        /// When the steps ran.
+        #[arg(long)]
+        date: String,
+        /// Where the document goes.
+        #[arg(long, value_name = "FILE")]
+        json: PathBuf,
+        /// Where the table goes, which is also printed.
+        #[arg(long, value_name = "FILE")]
+        table: PathBuf,
+    },
     /// Compare the JSON of `nemort generate` with the greedy continuation in the references.
     Greedy {
         /// What was printed.
@@ -81,8 +99,8 @@ fn main() -> ExitCode {
 }
 
 /// What is printed, and whether all is well.
-fn command(command: Command) -> Result<(Value, bool), String> {
-    match command {
+fn command(command: Command) -> Result<(String, bool), String> {
+    let (document, good) = match command {
         Command::Cases { bundle, gpu, simulate, every, kernels_only } => {
             let mut driver = match simulate.as_deref() {
                 Some(sm) => card::card(simulated(sm)).0,
@@ -92,7 +110,7 @@ fn command(command: Command) -> Result<(Value, bool), String> {
             if driver.facts().capability < (8, 6) {
                 return Err(format!("no kernels of the bundle run on {}", driver.facts()));
             }
-            cases(driver.as_mut(), &bundle.join("cases"), sm, every, kernels_only)
+            cases(driver.as_mut(), &bundle.join("cases"), sm, every, kernels_only)?
         }
         Command::Compare { logits, reference, tensor, most } => {
             let found = of(&logits, |file| safetensors::f32s(file, "logits"))?;
@@ -101,22 +119,30 @@ fn command(command: Command) -> Result<(Value, bool), String> {
             if !error.is_finite() {
                 return Err(format!("`{}` cannot be compared with `{tensor}`", logits.display()));
             }
-            Ok((json!({ "relative": error, "most": most }), error <= most))
+            (json!({ "relative": error, "most": most }), error <= most)
         }
         Command::Tokens { reference, tensor } => {
             let tokens = of(&reference, |file| safetensors::i32s(file, &tensor))?;
             // Without quotes, as a command line takes it.
-            println!("{}", tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
-            std::process::exit(0);
+            return Ok((tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(","), true));
+        }
+        Command::Report { folder, gpu, date, json, table } => {
+            let report = report::gather(&folder, &Header { gpu, date })?;
+            for (file, text) in [(&json, report.json()), (&table, report.table())] {
+                std::fs::write(file, text + "\n")
+                    .map_err(|error| format!("`{}`: {error}", file.display()))?;
+            }
+            return Ok((report.table(), report.failed() == 0));
         }
         Command::Greedy { generated, reference } => {
             let wanted = of(&reference, |file| safetensors::i32s(file, "greedy_a"))?;
             let found: Value =
                 of(&generated, |file| serde_json::from_slice(file).map_err(|e| e.to_string()))?;
             let same = found["tokens"] == json!(wanted);
-            Ok((json!({ "tokens": found["tokens"], "wanted": wanted, "same": same }), same))
+            (json!({ "tokens": found["tokens"], "wanted": wanted, "same": same }), same)
         }
-    }
+    };
+    Ok((document.to_string(), good))
 }
 
 fn cases(
@@ -138,6 +164,9 @@ fn cases(
         let isa = isa::run(driver, every);
         good &= isa.failed.is_empty();
         document["isa"] = isa.json();
+        let weights = random::run(driver);
+        good &= weights.failed.is_empty();
+        document["random_weights"] = weights.json();
     }
     Ok((document, good))
 }

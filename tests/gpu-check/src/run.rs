@@ -102,8 +102,9 @@ fn run_case(
     let found = launch(&mut taken, module, cases, case).map_err(|error| error.to_string())?;
     let mut worst = 0.0_f64;
     for (expected, bytes) in case.expected.iter().zip(found) {
-        let found = loaded(&bytes, expected.dtype).ok_or("a result of a dtype that no kernel gives")?;
-        worst = worst.max(expected.tolerance.error(&found, &cases.reference(expected)));
+        let both = loaded(&bytes, expected.dtype).zip(cases.reference(expected));
+        let (found, reference) = both.ok_or("a result of a dtype that no kernel gives")?;
+        worst = worst.max(expected.tolerance.error(&found, &reference));
     }
     Ok(worst)
 }

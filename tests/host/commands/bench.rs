@@ -20,6 +20,8 @@ fn bench_reports_speeds() {
             "decode_gb_s",
             "read_bandwidth_gb_s",
             "bytes_per_token",
+            "flops_per_token",
+            "prefill_gflop_s",
             "peak_rss",
         ] {
             assert!(found[field].as_f64().is_some_and(|value| value > 0.0), "{field}: {found}");

@@ -8,10 +8,11 @@ use super::GpuError;
 use super::driver::{Address, Driver, DriverError};
 use super::inputs::Inputs;
 use super::launches::Addresses;
+use super::random;
 use crate::device::human_bytes;
 use crate::device::sizes::{Sizes, total};
 use crate::step::Bounds;
-use crate::weights::stream::Stream;
+use crate::weights::stream::Supply;
 
 /// Everything begins at a multiple of this.
 pub(super) const ALIGN: u64 = 256;
@@ -67,7 +68,7 @@ fn aligned(bytes: u64) -> u64 {
     bytes.checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX)
 }
 
-/// Takes the memory, uploads weights and tables, and zeros the rest.
+/// Takes the memory, uploads or makes weights, uploads tables, and zeros the rest.
 ///
 /// # Errors
 /// [`GpuError`] when the driver refuses.
@@ -75,7 +76,7 @@ pub(super) fn place(
     driver: &mut dyn Driver,
     plan: &Plan,
     (sizes, inputs): (&Sizes, &Inputs),
-    weights: &Stream<'_>,
+    weights: &Supply<'_>,
     bounds: &Bounds,
 ) -> Result<Addresses, GpuError> {
     let mut addresses = Addresses {
@@ -110,8 +111,12 @@ pub(super) fn place(
     for (address, table) in addresses.tables.iter().zip(&plan.tables) {
         driver.upload(*address, bytemuck::cast_slice(&table.rows(bounds.max_context)))?;
     }
-    weights
-        .each_piece(|weight, offset, bytes| driver.upload(addresses.weights[weight].offset(offset), bytes))?;
+    match weights {
+        Supply::Stored(stream) => stream.each_piece(|weight, offset, bytes| {
+            driver.upload(addresses.weights[weight].offset(offset), bytes)
+        })?,
+        Supply::Random { seed } => random::make(driver, &plan.weights, *seed, &addresses.weights)?,
+    }
     driver.synchronize()?;
     Ok(addresses)
 }

@@ -8,6 +8,7 @@ mod inputs;
 mod launches;
 mod memory;
 pub mod ptx;
+pub mod random;
 
 use nemo_ir::artifact::CudaNeeds;
 use nemo_ir::plan::{self, Plan};
@@ -21,7 +22,7 @@ use self::launches::{Addresses, Extents, Maps, Program, check_grids};
 use super::sizes::{Sizes, total};
 use super::{Device, DeviceError, LaunchTime, MemoryUse, Profiling};
 use crate::step::{Bounds, CheckedStep};
-use crate::weights::stream::Stream;
+use crate::weights::stream::Supply;
 
 pub use memory::NoFit;
 
@@ -118,7 +119,7 @@ pub(crate) struct Gpu {
 }
 
 impl Gpu {
-    /// Loads the kernels, and brings weights and tables to the GPU.
+    /// Loads the kernels, and brings weights and tables to the GPU; random weights are made there.
     ///
     /// The plan must have passed `nemo_ir::artifact::validate`, and the weights and bounds be those of the plan.
     /// With it comes what its users may want to know of the load.
@@ -128,7 +129,7 @@ impl Gpu {
     pub(crate) fn new(
         plan: &Plan,
         kernels: Kernels<'_>,
-        weights: &Stream<'_>,
+        weights: &Supply<'_>,
         options: GpuOptions,
     ) -> Result<(Self, Vec<String>), GpuError> {
         let GpuOptions { mut driver, profiling, bounds } = options;
