@@ -1,7 +1,7 @@
 //! The products of prefill by warpgroups, of sm_90a: 64 rows at a time. Queries and keys are read from shared memory, weights
 //! from registers, and values from shared memory, where their rows are what is summed over.
 //!
-//! It is taken where
+//! There is this form where
 //!
 //! * the target is sm_90,
 //! * queries, cache and result are bf16, with queries and cache at multiples of 16 bytes, and
