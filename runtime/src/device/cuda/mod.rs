@@ -21,8 +21,8 @@ use nemo_ir::types::Dtype;
 use self::probe::done;
 use self::staging::Staging;
 use super::gpu::driver::{
-    Address, Driver, DriverError, Facts, GraphId, Image, KernelId, KernelUse, Launch, Loaded, Matrix, Memory,
-    ModuleId, TensorMapBytes,
+    ALIGN, Address, Driver, DriverError, Facts, GraphId, Image, KernelId, KernelUse, Launch, Loaded, Matrix,
+    Memory, ModuleId, TensorMapBytes,
 };
 
 pub(crate) use probe::gpus;
@@ -286,6 +286,20 @@ impl Driver for Cuda {
         done(unsafe { sys::cuMemAlloc_v2(&mut address, bytes.max(1) as usize) }, "cuMemAlloc")?;
         self.taken.insert(address, bytes.max(1));
         Ok(Address(address))
+    }
+
+    /// The driver takes memory by 2 MiB.
+    fn alloc_all(&mut self, sizes: &[u64]) -> Result<Vec<Address>, DriverError> {
+        let mut end = 0_u64;
+        let mut offsets = Vec::with_capacity(sizes.len());
+        for bytes in sizes {
+            offsets.push(end);
+            let next = end.checked_add(*bytes).and_then(|end| end.checked_next_multiple_of(ALIGN));
+            end =
+                next.ok_or_else(|| DriverError("more memory is wanted than there are addresses".to_owned()))?;
+        }
+        let first = self.alloc(end)?;
+        Ok(offsets.into_iter().map(|offset| first.offset(offset)).collect())
     }
 
     fn free(&mut self, Address(address): Address) -> Result<(), DriverError> {

@@ -73,6 +73,9 @@ pub enum Image<'a> {
     Cubin(&'a [u8]),
 }
 
+/// Whatever a GPU holds begins at a multiple of so many bytes.
+pub const ALIGN: u64 = 256;
+
 /// A module, and what it took to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
@@ -183,6 +186,15 @@ pub trait Driver: Send + fmt::Debug {
     /// # Errors
     /// Where there is not so much.
     fn alloc(&mut self, bytes: u64) -> Result<Address, DriverError>;
+
+    /// Takes several pieces of memory that are kept together, each aligned to 256 bytes. As one piece, where the driver
+    /// would round each one up.
+    ///
+    /// # Errors
+    /// Where there is not so much.
+    fn alloc_all(&mut self, sizes: &[u64]) -> Result<Vec<Address>, DriverError> {
+        sizes.iter().map(|bytes| self.alloc(*bytes)).collect()
+    }
 
     /// Gives back what [`Driver::alloc`] gave.
     ///

@@ -2,7 +2,7 @@
 
 use nemo_ir::step::StepInput;
 
-use super::memory::ALIGN;
+use super::driver::ALIGN;
 use crate::device::sizes::place;
 use crate::step::CheckedStep;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use nemo_ir::plan::{Plan, StateUnit};
 
 use super::GpuError;
-use super::driver::{Address, Driver, DriverError};
+use super::driver::{ALIGN, Driver};
 use super::inputs::Inputs;
 use super::launches::Addresses;
 use super::random;
@@ -13,9 +13,6 @@ use crate::device::human_bytes;
 use crate::device::sizes::{Sizes, total};
 use crate::step::Bounds;
 use crate::weights::stream::Supply;
-
-/// Everything begins at a multiple of this.
-pub(super) const ALIGN: u64 = 256;
 
 /// What a model takes and the GPU does not have, as a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,17 +76,22 @@ pub(super) fn place(
     weights: &Supply<'_>,
     bounds: &Bounds,
 ) -> Result<Addresses, GpuError> {
+    let rest = [inputs.bytes(), sizes.arena, sizes.logits, sizes.next, sizes.counters, sizes.partials];
+    let lists = [&sizes.weights[..], &sizes.states, &sizes.tables, &rest];
+    let mut places = driver.alloc_all(&lists.concat())?.into_iter();
+    let mut take = |list: &[u64]| places.by_ref().take(list.len()).collect::<Vec<_>>();
+    let [weights_at, states, tables, rest] = lists.map(&mut take);
     let mut addresses = Addresses {
-        weights: all(driver, &sizes.weights)?,
-        states: all(driver, &sizes.states)?,
-        tables: all(driver, &sizes.tables)?,
+        weights: weights_at,
+        states,
+        tables,
         inputs: Vec::new(),
-        staged: some(driver, inputs.bytes())?,
-        arena: some(driver, sizes.arena)?,
-        logits: some(driver, sizes.logits)?,
-        next: some(driver, sizes.next)?,
-        counters: some(driver, sizes.counters)?,
-        partials: some(driver, sizes.partials)?,
+        staged: rest[0],
+        arena: rest[1],
+        logits: rest[2],
+        next: rest[3],
+        counters: rest[4],
+        partials: rest[5],
     };
     let first = addresses.staged;
     addresses.inputs = inputs.offsets().map(|offset| first.offset(offset)).collect();
@@ -119,13 +121,4 @@ pub(super) fn place(
     }
     driver.synchronize()?;
     Ok(addresses)
-}
-
-fn all(driver: &mut dyn Driver, sizes: &[u64]) -> Result<Vec<Address>, DriverError> {
-    sizes.iter().map(|bytes| driver.alloc(*bytes)).collect()
-}
-
-/// Nowhere where there is nothing.
-fn some(driver: &mut dyn Driver, bytes: u64) -> Result<Address, DriverError> {
-    if bytes == 0 { Ok(Address::default()) } else { driver.alloc(bytes) }
 }
