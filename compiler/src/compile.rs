@@ -8,14 +8,14 @@ use nemo_ir::plan::Phase;
 use nemo_ir::types::Dtype;
 use nemo_ir::verify::verify_program;
 use nemo_kernels::host::{self, HostError, Listings, Object};
-use nemo_kernels::nvptx::{self, Module, NvptxError};
+use nemo_kernels::nvptx::{self, Form, Module, NvptxError};
 use nemo_kernels::target::{Target, TargetError};
 use nemo_models::Model;
 use thiserror::Error;
 
 use crate::assemble::{AssembleError, Assembled, assemble};
 use crate::device::Device;
-use crate::fuse::{self, Explanation, FuseError};
+use crate::fuse::{self, Explanation, FuseError, ProgramReport};
 use crate::lower::{self, LowerError, LowerOptions};
 use crate::package;
 use crate::plan::check::{CheckError, check};
@@ -315,10 +315,11 @@ fn plan_target(
 ) -> Result<CompiledTarget, CompileError> {
     let name = target.to_string();
     let device = device(target, options)?;
-    let (programs, reports): (Vec<_>, Vec<_>) =
+    let (programs, mut reports): (Vec<_>, Vec<_>) =
         fuse::fuse(programs, &device, sizes, options.fusion)?.into_iter().unzip();
     let planned = plan::plan(model, &programs, (target, &device), sizes)?;
     check(&programs, &planned)?;
+    tell_forms(&mut reports, &planned);
     let explanation = Explanation {
         model: model.name.clone(),
         target: name,
@@ -329,6 +330,21 @@ fn plan_target(
         programs: reports,
     };
     Ok(CompiledTarget { target: target.clone(), programs, planned, explanation, code: None })
+}
+
+/// Puts down the forms in which kernels are built: where a tensor lies worse than fusion took it to, it may be another one.
+fn tell_forms(reports: &mut [ProgramReport], planned: &Planned) {
+    for (report, program) in reports.iter_mut().zip(&planned.plan.programs) {
+        for ((_, report), block) in report.blocks.iter_mut().zip(&program.blocks) {
+            let mut left: Vec<_> = report.kernels.iter_mut().collect();
+            for launch in &block.launches {
+                let form = planned.kernels[launch.kernel].1.form.filter(|form| *form != Form::Sole);
+                if let Some(place) = left.iter().position(|kernel| kernel.op == launch.op) {
+                    left.remove(place).form = form;
+                }
+            }
+        }
+    }
 }
 
 fn sizes(model: &Model, options: &CompileOptions) -> Result<PlanOptions, CompileError> {

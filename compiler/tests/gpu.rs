@@ -1,6 +1,7 @@
 //! GPU targets of whole systems: what their PTX is made of, and how often it is launched.
 
 use nemo_ir::plan::Phase;
+use nemo_kernels::nvptx::Form;
 use nemo_kernels::target::{Sm, Target};
 use nemo_models::Model;
 use nemoc::{Code, CompileOptions, CompiledTarget, compile};
@@ -55,7 +56,7 @@ fn prefill_on_ampere_runs_on_tensor_cores_fed_by_asynchronous_copies() {
     assert!(kernel(&target, Phase::Prefill, "ssd_chunked_dt").contains("mma.sync.aligned"));
 }
 
-/// One launch a kernel of the explanation, layer by layer.
+/// One launch a kernel of the explanation, layer by layer, built in the form that it tells.
 #[test]
 fn a_token_is_as_many_launches_as_explained() {
     for sm in Sm::ALL {
@@ -64,6 +65,15 @@ fn a_token_is_as_many_launches_as_explained() {
             let launches: usize =
                 program.calls.iter().map(|call| program.blocks[call.block].launches.len()).sum();
             assert_eq!(launches, report.totals().chosen.kernels, "{} on {}", report.label(), sm.name());
+            for (block, (_, told)) in program.blocks.iter().zip(&report.blocks) {
+                let kernels = block.launches.iter().map(|launch| &target.planned.kernels[launch.kernel].1);
+                let built = kernels.map(|spec| (spec.op.name, spec.form.filter(|form| *form != Form::Sole)));
+                let told = told.kernels.iter().map(|kernel| (kernel.op.as_str(), kernel.form));
+                let (mut built, mut told) = (built.collect::<Vec<_>>(), told.collect::<Vec<_>>());
+                built.sort_unstable();
+                told.sort_unstable();
+                assert_eq!(built, told, "{} of {} on {}", block.name, report.label(), sm.name());
+            }
         }
         let one = &target.explanation.programs[0];
         let wanted = match sm {

@@ -301,7 +301,7 @@ def decode_tok_s(model, seqs, context, repeat):
 
 
 def measured(measure):
-    """A rate, or nothing where it does not fit into the memory."""
+    """A rate or a model, or nothing where it does not fit into the memory."""
     try:
         return measure()
     except torch.cuda.OutOfMemoryError:
@@ -319,14 +319,14 @@ def system(name, args):
     # States pass from chunk to chunk in f32, which tensor cores may multiply as TF32.
     torch.set_float32_matmul_precision("high")
     place = Place(args.device, torch.bfloat16)
-    model = Model((TINY if args.tiny else SHAPES)[name], place)
+    model = measured(lambda: Model((TINY if args.tiny else SHAPES)[name], place))
     prompts = [16, 40] if args.tiny else [512, 8192]
     for prompt in prompts:
-        rate = measured(lambda: prefill_tok_s(model, prompt, 3 if prompt == prompts[0] else 1))
+        rate = model and measured(lambda: prefill_tok_s(model, prompt, 3 if prompt == prompts[0] else 1))
         report(system=name, seqs=1, prompt=prompt, prefill_tok_s=rate)
     for seqs in [1, 8, 64]:
         # As long a context as the benches have in the middle of their new tokens.
-        rate = measured(lambda: decode_tok_s(model, seqs, prompts[0] + NEW // 2, 20))
+        rate = model and measured(lambda: decode_tok_s(model, seqs, prompts[0] + NEW // 2, 20))
         report(system=name, seqs=seqs, prompt=prompts[0], decode_tok_s=rate)
 
 

@@ -6,7 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 bundle=$(cd "${1:-$here}" 2>/dev/null && pwd) || { echo "run.sh: there is no folder '$1'" >&2; exit 1; }
 fail() { printf 'run.sh: %s\n' "$*" >&2; exit 1; }
 
-{ command -v nvidia-smi >/dev/null && name=$(nvidia-smi -i 0 --query-gpu=name --format=csv,noheader 2>/dev/null) && [ -n "$name" ]; } ||
+{ command -v nvidia-smi >/dev/null && name=$(timeout -k 5 20 nvidia-smi -i 0 --query-gpu=name --format=csv,noheader 2>/dev/null) && [ -n "$name" ]; } ||
     fail "this machine has no working NVIDIA driver: nvidia-smi found no GPU"
 check=$bundle/bin/gpu-check
 nemort=$bundle/bin/nemort
@@ -69,7 +69,7 @@ for fixture in hybrid llama nas qwen; do
     weights=$bundle/fixtures/$fixture
     reference=$weights/reference.safetensors
     artifact=$bundle/models/$fixture-f32.nemo
-    tokens=$("$check" tokens "$reference") || tokens=
+    tokens=$(timeout -k 5 10 "$check" tokens "$reference") || tokens=
     for phase in prefill decode; do
         more=()
         [ "$phase" = prefill ] || more=(--decode)
@@ -84,13 +84,13 @@ done
 # What matters most comes first.
 bench 1 512
 bench 1 8192
-if command -v python3 >/dev/null && timeout 30 python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+if command -v python3 >/dev/null && [ $((end - SECONDS)) -ge 40 ] && timeout -k 5 20 python3 -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
     step peer-card 40 python3 "$bundle/peer.py" card
     for model in nemotron-nano-9b-v2 llama-3.1-nemotron-nano-8b-v1; do
         step "peer-$model" 60 python3 "$bundle/peer.py" "$model"
     done
 else
-    echo "no torch that sees the GPU: no numbers of peers, no product of matrices to compare with"
+    echo "no torch that sees the GPU, or no time: no numbers of peers, no product of matrices to compare with"
 fi
 bench 8 512
 bench 64 512

@@ -268,11 +268,13 @@ impl Report {
             writeln!(text, "| {what} | {least} x | {found} | {met} |")?;
         }
         writeln!(text)?;
-        for part in ["kernels", "isa", "random_weights"] {
-            let all = self.steps.iter().flat_map(|step| &step.results);
-            for found in all.filter_map(|result| result.get(part)) {
-                let (run, failed, skipped) = (&found["run"], &found["failed"], &found["skipped"]);
-                writeln!(text, "{part}: {run} cases run, {failed} failed, {skipped} skipped.")?;
+        for step in &self.steps {
+            for part in ["kernels", "isa", "random_weights"] {
+                for found in step.results.iter().filter_map(|result| result.get(part)) {
+                    let (run, failed, skipped) = (&found["run"], &found["failed"], &found["skipped"]);
+                    let name = &step.step;
+                    writeln!(text, "{name}, {part}: {run} cases run, {failed} failed, {skipped} skipped.")?;
+                }
             }
         }
         for step in self.steps.iter().filter(|step| matches!(step.state, State::Failed | State::Late)) {

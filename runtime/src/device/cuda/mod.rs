@@ -53,6 +53,8 @@ pub(crate) struct Cuda {
     staging: Option<Staging>,
     /// Bytes by address.
     taken: BTreeMap<u64, u64>,
+    /// The same in the pieces that were asked for.
+    pieces: BTreeMap<u64, u64>,
     modules: Vec<sys::CUmodule>,
     kernels: Vec<sys::CUfunction>,
     graphs: Vec<sys::CUgraphExec>,
@@ -83,6 +85,7 @@ impl Cuda {
             stream: null_mut(),
             staging: None,
             taken: BTreeMap::new(),
+            pieces: BTreeMap::new(),
             modules: Vec::new(),
             kernels: Vec::new(),
             graphs: Vec::new(),
@@ -104,7 +107,7 @@ impl Cuda {
     /// That a range lies in one piece of memory that was taken: the address space is that of the machine as well.
     fn check(&self, Address(at): Address, bytes: u64) -> Result<(), DriverError> {
         let inside = self
-            .taken
+            .pieces
             .range(..=at)
             .next_back()
             .is_some_and(|(start, size)| at.checked_add(bytes).is_some_and(|end| end - start <= *size));
@@ -285,6 +288,7 @@ impl Driver for Cuda {
         // SAFETY: the place can be written; the memory is given back by `free`, or when `self` is dropped.
         done(unsafe { sys::cuMemAlloc_v2(&mut address, bytes.max(1) as usize) }, "cuMemAlloc")?;
         self.taken.insert(address, bytes.max(1));
+        self.pieces.insert(address, bytes.max(1));
         Ok(Address(address))
     }
 
@@ -299,14 +303,18 @@ impl Driver for Cuda {
                 next.ok_or_else(|| DriverError("more memory is wanted than there are addresses".to_owned()))?;
         }
         let first = self.alloc(end)?;
-        Ok(offsets.into_iter().map(|offset| first.offset(offset)).collect())
+        let places: Vec<_> = offsets.into_iter().map(|offset| first.offset(offset)).collect();
+        self.pieces.remove(&first.0);
+        self.pieces.extend(places.iter().map(|place| place.0).zip(sizes.iter().copied()));
+        Ok(places)
     }
 
     fn free(&mut self, Address(address): Address) -> Result<(), DriverError> {
         self.enter()?;
-        if self.taken.remove(&address).is_none() {
+        let Some(bytes) = self.taken.remove(&address) else {
             return Err(DriverError(format!("no memory was taken at {address:#x}")));
-        }
+        };
+        self.pieces.retain(|at, _| !(address..address + bytes).contains(at));
         // SAFETY: it was taken, and is not known any more.
         done(unsafe { sys::cuMemFree_v2(address) }, "cuMemFree")
     }

@@ -187,8 +187,8 @@ pub trait Driver: Send + fmt::Debug {
     /// Where there is not so much.
     fn alloc(&mut self, bytes: u64) -> Result<Address, DriverError>;
 
-    /// Takes several pieces of memory that are kept together, each aligned to 256 bytes. As one piece, where the driver
-    /// would round each one up.
+    /// Takes several pieces of memory that are kept as long as the driver, each aligned to 256 bytes. As one piece, where
+    /// the driver would round each one up.
     ///
     /// # Errors
     /// Where there is not so much.

@@ -114,8 +114,8 @@ pub(super) fn multiply<'c>(
                     .chain(sums.into_iter().map(Any::from))
                     .collect()
             });
-            e.wgmma_wait(0);
-            done[2..].to_vec()
+            let sums: Vec<_> = done[2..].iter().map(|sum| sum.into_float_value()).collect();
+            e.wgmma_end(&sums).into_iter().map(Any::from).collect()
         },
     );
     e.barrier();
