@@ -6,6 +6,7 @@ The templates are written from the documented behaviour of the published ones.
 from __future__ import annotations
 
 import functools
+import json
 import random
 from dataclasses import dataclass
 
@@ -117,7 +118,7 @@ def compiled(template: str):
         raise ValueError(message)
 
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "sort_keys": False}
+    environment.filters["tojson"] = lambda value, **more: json.dumps(value, ensure_ascii=False, **more)
     environment.globals["raise_exception"] = raise_exception
     return environment.from_string(template)
 

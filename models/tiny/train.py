@@ -30,11 +30,12 @@ import task
 import vocabulary
 
 HERE = Path(__file__).resolve().parent
+EASY_NUMBERS = 3
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model is trained. `easy` is the share of the steps with problems of up to three numbers only."""
+    """How a model is trained. `easy` is the share of the steps with short problems only."""
 
     steps: int = 5000
     rate: float = 3e-3
@@ -116,7 +117,9 @@ class Run:
     def advance(self) -> float:
         """One step; gives its loss."""
         recipe = self.recipe
-        most = 3 if self.step < recipe.easy * recipe.steps else task.MOST_NUMBERS
+        # The sequences of a pool are drawn together.
+        easy = self.step - self.step % data.POOL < recipe.easy * recipe.steps
+        most = EASY_NUMBERS if easy else task.MOST_NUMBERS
         start = time.monotonic()
         for group in self.optimizer.param_groups:
             group["lr"] = rate_at(self.step, recipe)
