@@ -51,7 +51,7 @@ pub(super) struct GenerateArgs {
     budget: BudgetArgs,
     /// Tokens of prompt and answer together, at most.
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
-    max_total_tokens: Option<u64>,
+    total_tokens: Option<u64>,
     /// Stop before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -131,7 +131,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
         request.end = settings.end;
     }
     request.hooks = stop_hook(args, text.as_ref())?;
-    if let Some(most) = args.max_total_tokens {
+    if let Some(most) = args.total_tokens {
         request.hooks.push(Box::new(TotalTokens::new(usize::try_from(most).unwrap_or(usize::MAX))));
     }
     let budgeted = budget.as_ref().map(ThinkingBudget::usage);

@@ -195,7 +195,7 @@ fn generate_keeps_to_a_budget_and_says_so() {
     for field in ["tokens", "thinking_tokens", "answer_tokens", "tag_tokens", "budget_hit", "stopped_by"] {
         assert_eq!(unreached[field], free[field], "{field}");
     }
-    let total = run(&["--max-total-tokens", "9"]);
+    let total = run(&["--total-tokens", "9"]);
     assert_eq!(
         (&total["stopped_by"], &total["tokens"]),
         (&json!("total-tokens"), &json!(continued(&prompt, 4)))
@@ -230,7 +230,7 @@ fn budgets_that_mean_nothing_are_refused() {
         refused("no grace", &["--prompt", "a", "--think-budget", "4", "--think-grace", grace], 2);
     }
     refused("a grace of nothing", &["--prompt", "a", "--think-grace", "4"], 2);
-    refused("no total", &["--prompt", "a", "--max-total-tokens", "-1"], 2);
+    refused("no total", &["--prompt", "a", "--total-tokens", "-1"], 2);
     std::fs::write(dir.path().join("tokenizer_config.json"), "{}").unwrap();
     refused("no template", &["--prompt", "a", "--raw", "--think-budget", "4"], 1);
     std::fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
