@@ -10,13 +10,14 @@ use nemo_ir::artifact::Artifact;
 use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
+use super::budget::BudgetArgs;
 use super::{CommandError, RunArgs, Shape, directory, load_engine, number, output, token, whole};
 use crate::device::Profiling;
 use crate::engine::{EngineError, choose_target};
-use crate::session::{Deadline, Hook, Request, Sampling, Session, SessionError, positions};
+use crate::session::{Deadline, Hook, Request, Sampling, Session, SessionError, TotalTokens, positions};
 use crate::text::{
     ChatTemplate, Conversation, Frame, GenerationSettings, Parted, StopFilter, StopText, Text, TextError,
-    TextStream, opens_thinking, part,
+    TextStream, ThinkingBudget, Usage, part,
 };
 use crate::weights::checkpoint::check_directory;
 
@@ -46,6 +47,11 @@ pub(super) struct GenerateArgs {
     /// New tokens, at most.
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     max_new_tokens: Option<u64>,
+    #[command(flatten)]
+    budget: BudgetArgs,
+    /// Tokens of prompt and answer together, at most.
+    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
+    total_tokens: Option<u64>,
     /// Stop before this text; may be given several times.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     stop: Vec<String>,
@@ -116,13 +122,22 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let most = args.max_context.unwrap_or(compiled);
     // The last new token is never read, so it needs no room.
     let room = (most + 1).saturating_sub(prompt.len() as u64);
-    let new_tokens = args.max_new_tokens.unwrap_or(room.clamp(1, DEFAULT_NEW_TOKENS)) as usize;
+    let wanted = DEFAULT_NEW_TOKENS.saturating_add(args.budget.tokens());
+    let new_tokens = args.max_new_tokens.unwrap_or(wanted.min(room.max(1))) as usize;
+    let budget = args.budget.hook(text.as_ref(), &args.weights, &prompt, most)?;
     let mut request = Request::new(prompt, new_tokens);
     request.sampling = sampling(args, settings.sampling);
     if !args.ignore_eos {
         request.end = settings.end;
     }
     request.hooks = stop_hook(args, text.as_ref())?;
+    if let Some(most) = args.total_tokens {
+        request.hooks.push(Box::new(TotalTokens::new(usize::try_from(most).unwrap_or(usize::MAX))));
+    }
+    let budgeted = budget.as_ref().map(ThinkingBudget::usage);
+    if let Some(budget) = budget {
+        request.hooks.push(Box::new(budget));
+    }
     request.check(limits.vocab, most).map_err(|error| match error {
         source @ SessionError::Context { new, .. } => {
             CommandError::NoRoom { source, advice: advice(new, most, compiled) }
@@ -151,20 +166,25 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let prefill = first.unwrap_or(total);
     printer.finish()?;
     let decode = total.saturating_sub(prefill);
+    let parted = text.as_ref().map(|text| part(text, &tokens, thinking)).transpose()?;
+    // Without a tokenizer nobody can tell thoughts from an answer.
+    let unread = Usage { answer_tokens: tokens.len(), ..Usage::default() };
+    let Parted { thinking, answer, usage } =
+        parted.unwrap_or_else(|| Parted { usage: unread, ..Parted::default() });
+    let usage = budgeted.map_or(usage, |usage| usage.get());
     if args.json {
-        let parted = text.as_ref().map(|text| part(text, &tokens, thinking)).transpose()?.unwrap_or_default();
         let whole = text.as_ref().map(|text| text.decode(&tokens)).transpose()?.unwrap_or_default();
         let cut = |whole: &str| StopFilter::new(args.stop.clone()).cut(whole);
-        let Parted { thinking, answer, thinking_tokens } = parted;
         return output::json(&json!({
             "text": cut(&whole),
             "tokens": tokens,
             "prompt_tokens": prompt_tokens,
             "thinking": cut(&thinking),
             "answer": cut(&answer),
-            "thinking_tokens": thinking_tokens,
-            "answer_tokens": tokens.len() - thinking_tokens,
-            "budget_hit": false,
+            "thinking_tokens": usage.thinking_tokens,
+            "answer_tokens": usage.answer_tokens,
+            "tag_tokens": usage.tag_tokens,
+            "budget_hit": usage.budget_hit,
             "stopped_by": finish.name(),
             "seconds": {
                 "load": load.as_secs_f64(),
@@ -175,12 +195,25 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     }
     let speed = (tokens.len().saturating_sub(1)) as f64 / decode.as_secs_f64().max(1e-9);
     output::note(&format!(
-        "{prompt_tokens} prompt tokens in {:.2} s, {} new ones at {speed:.1} a second, stopped by {}",
+        "{prompt_tokens} prompt tokens in {:.2} s, {} new ones{} at {speed:.1} a second, stopped by {}",
         prefill.as_secs_f64(),
         tokens.len(),
+        of_thoughts(usage),
         finish.name(),
     ));
     Ok(())
+}
+
+/// What is said of thoughts, where there are any.
+fn of_thoughts(usage: Usage) -> String {
+    let Usage { thinking_tokens, answer_tokens, budget_hit, .. } = usage;
+    match (thinking_tokens, budget_hit) {
+        (0, false) => String::new(),
+        (_, false) => format!(" ({thinking_tokens} of thoughts, {answer_tokens} of the answer)"),
+        (_, true) => {
+            format!(" ({thinking_tokens} of thoughts, closed by the budget, {answer_tokens} of the answer)")
+        }
+    }
 }
 
 /// The tokenizer; only token ids can do without one.
@@ -200,8 +233,8 @@ fn open_text(args: &GenerateArgs, vocab: u64) -> Result<Option<Arc<Text>>, Comma
 fn prompt(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Result<(Vec<u32>, bool), CommandError> {
     let (Some(text), None) = (text, &args.tokens) else {
         let tokens = args.tokens.clone().unwrap_or_default();
-        let decoded = text.map(|text| text.decode(&tokens)).transpose()?;
-        return Ok((tokens, decoded.is_some_and(|decoded| opens_thinking(&decoded))));
+        let opened = text.map(|text| text.opens_thinking(&tokens)).transpose()?;
+        return Ok((tokens, opened.unwrap_or(false)));
     };
     let (written, frame) = match (&args.chat, &args.prompt) {
         (None, Some(prompt)) if args.raw => (prompt.clone(), Frame::Added),
@@ -213,7 +246,9 @@ fn prompt(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Result<(Vec<u32>, bo
             (ChatTemplate::open(&args.weights)?.render(&conversation)?, Frame::Written)
         }
     };
-    Ok((text.encode(&written, frame)?, opens_thinking(&written)))
+    let tokens = text.encode(&written, frame)?;
+    let opened = text.opens_thinking(&tokens)?;
+    Ok((tokens, opened))
 }
 
 fn sampling(args: &GenerateArgs, defaults: Sampling) -> Sampling {

@@ -1,6 +1,7 @@
 //! The `nemort` command: arguments, output and exit codes.
 
 mod bench;
+mod budget;
 mod generate;
 mod logits;
 mod output;

@@ -21,7 +21,7 @@ use self::sequence::{Sequence, stopped_before};
 use crate::engine::Engine;
 use crate::step::StepError;
 
-pub use hook::{Deadline, Grown, Hook, Verdict};
+pub use hook::{Deadline, Grown, Hook, TotalTokens, Verdict};
 pub use sampling::{Sampling, SamplingError};
 
 /// What is asked of a session.
@@ -34,7 +34,8 @@ pub struct Request {
     pub sampling: Sampling,
     /// Tokens that end the sequence; they are part of it.
     pub end: Vec<u32>,
-    /// Asked in order before each step and after each token; the first that does not continue decides.
+    /// Asked in order when the sequence begins, before each step and after each token; one that stops decides,
+    /// and else the first that forces.
     pub hooks: Vec<Box<dyn Hook>>,
 }
 
@@ -272,6 +273,10 @@ impl<'e> Session<'e> {
             return Ok(&self.events);
         }
         self.admit();
+        if !self.events.is_empty() {
+            self.remove_finished();
+            return Ok(&self.events);
+        }
         self.gather()?;
         if self.parts.is_empty() {
             return Ok(&self.events);
@@ -362,12 +367,17 @@ impl<'e> Session<'e> {
         }
     }
 
-    /// Gives waiting requests the free slots.
+    /// Gives waiting requests the free slots, and ends those whose hooks want no token.
     fn admit(&mut self) {
         while self.running.len() < self.engine.bounds().seqs as usize && !self.waiting.is_empty() {
             let Some(lease) = self.cache.lease() else { return };
             let Some((id, request)) = self.waiting.pop_front() else { return };
-            self.running.push(Sequence::new(id, request, lease));
+            let mut sequence = Sequence::new(id, request, lease);
+            let finish = sequence.begin();
+            if finish.is_some() {
+                self.events.push(Event { sequence: id, token: None, finish });
+            }
+            self.running.push(sequence);
         }
     }
 

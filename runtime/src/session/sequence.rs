@@ -43,6 +43,12 @@ impl Sequence {
         }
     }
 
+    /// Asks the hooks for the first token; why there is to be none, if they want none.
+    pub(super) fn begin(&mut self) -> Option<Finish> {
+        let prompt = &self.tokens[..self.prompt];
+        decide(self.hooks.iter_mut().map(|hook| hook.begin(prompt)), &mut self.forced)
+    }
+
     /// Takes what the step gave for its newest token: the new token, and why it is the last one, if it is.
     pub(super) fn take(&mut self, next: i32, vocab: u64) -> (Option<u32>, Option<Finish>) {
         match u32::try_from(next).ok().filter(|token| u64::from(*token) < vocab) {
@@ -57,18 +63,10 @@ impl Sequence {
         self.tokens.push(token);
         let generated = &self.tokens[self.prompt..];
         let grown = Grown { prompt_tokens: self.prompt, generated };
-        let mut decided = None;
         // Every hook sees every token, whatever another has decided.
-        for hook in &mut self.hooks {
-            match hook.after(token, grown) {
-                Verdict::Continue => {}
-                verdict => decided = decided.or(Some(verdict)),
-            }
-        }
-        match decided {
-            Some(Verdict::Stop(reason)) => return Some(Finish::Hook(reason)),
-            Some(Verdict::Force(tokens)) => self.forced = tokens.into(),
-            Some(Verdict::Continue) | None => {}
+        let verdicts = self.hooks.iter_mut().map(|hook| hook.after(token, grown));
+        if let Some(finish) = decide(verdicts, &mut self.forced) {
+            return Some(finish);
         }
         if self.end.contains(&token) {
             Some(Finish::EndOfText)
@@ -78,6 +76,16 @@ impl Sequence {
             None
         }
     }
+}
+
+/// Does what the hooks' answers together ask for.
+fn decide(verdicts: impl Iterator<Item = Verdict>, forced: &mut VecDeque<u32>) -> Option<Finish> {
+    match verdicts.fold(Verdict::Continue, Verdict::and) {
+        Verdict::Continue => {}
+        Verdict::Force(tokens) => *forced = tokens.into(),
+        Verdict::Stop(reason) => return Some(Finish::Hook(reason)),
+    }
+    None
 }
 
 /// Why hooks want no further step, if one does not; all are asked.

@@ -90,6 +90,11 @@ impl ChatTemplate {
         Ok(Self { directory: directory.to_owned(), source, special })
     }
 
+    /// The template itself.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// The text of a conversation, with the opening of the assistant's answer.
     ///
     /// # Errors

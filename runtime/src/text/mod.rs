@@ -1,22 +1,29 @@
 //! The way from text to tokens and back.
 
+mod budget;
 mod chat;
 mod clock;
+mod closing;
+mod sentence;
 mod settings;
 mod stop;
 mod stream;
 mod think;
+mod thoughts;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use tokenizers::Tokenizer;
 
+pub use budget::{Budget, Grace, ThinkingBudget, UsageReader};
 pub use chat::{ChatTemplate, Conversation};
 pub use settings::GenerationSettings;
 pub use stop::{StopFilter, StopText};
 pub use stream::TextStream;
-pub use think::{Parted, opens_thinking, part};
+pub use think::{Parted, part};
+pub use thoughts::{CLOSE, OPEN, Usage};
 
 /// Why text cannot be used.
 #[derive(Debug, Error)]
@@ -53,6 +60,12 @@ pub enum TextError {
     /// Tokens that the tokenizer refuses.
     #[error("cannot turn tokens into text: {0}")]
     Decode(String),
+    /// A tokenizer without a tag that must be written.
+    #[error("the checkpoint's tokenizer cannot spell `{tag}`, which ends thoughts")]
+    NoTag {
+        /// The tag.
+        tag: &'static str,
+    },
     /// No template where one is needed.
     #[error(
         "checkpoint `{}` has no chat template (in tokenizer_config.json or chat_template.jinja); use --raw",
@@ -86,6 +99,10 @@ pub enum TextError {
 #[derive(Debug)]
 pub struct Text {
     tokenizer: Tokenizer,
+    /// Special tokens, which mark turns and ends. Tags of thoughts are text, whatever the tokenizer says.
+    special: HashSet<u32>,
+    /// Whether the tokenizer says that a tag of thoughts is special.
+    special_tags: bool,
 }
 
 /// Whether the tokenizer adds what it puts around every text, such as a begin-of-text token.
@@ -118,7 +135,12 @@ impl Text {
         if u64::from(largest) >= vocab {
             return Err(TextError::Vocabulary { file, id: largest, vocab });
         }
-        Ok(Self { tokenizer })
+        let is_tag = |content: &str| content == OPEN || content == CLOSE;
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special);
+        let (tags, special): (Vec<_>, Vec<_>) = special.partition(|(_, token)| is_tag(&token.content));
+        let special = special.into_iter().map(|(id, _)| *id).collect();
+        Ok(Self { special_tags: !tags.is_empty(), tokenizer, special })
     }
 
     /// Token ids of a text; special tokens that it spells become themselves.
@@ -132,12 +154,29 @@ impl Text {
             .map_err(|error| TextError::Encode(error.to_string()))
     }
 
-    /// Text of token ids, without special tokens.
+    /// Text of token ids, without special tokens other than the tags of thoughts.
     ///
     /// # Errors
     /// [`TextError::Decode`].
     pub fn decode(&self, ids: &[u32]) -> Result<String, TextError> {
-        self.tokenizer.decode(ids, true).map_err(|error| TextError::Decode(error.to_string()))
+        let decoded = if self.special_tags {
+            let shown: Vec<u32> = ids.iter().copied().filter(|id| !self.special.contains(id)).collect();
+            self.tokenizer.decode(&shown, false)
+        } else {
+            self.tokenizer.decode(ids, true)
+        };
+        decoded.map_err(|error| TextError::Decode(error.to_string()))
+    }
+
+    /// Whether a prompt ends inside of thoughts: its last turn has opened them and not closed them.
+    ///
+    /// # Errors
+    /// [`TextError::Decode`].
+    pub fn opens_thinking(&self, prompt: &[u32]) -> Result<bool, TextError> {
+        // Turns begin with special tokens. What other turns say of tags, such as a user's question, opens nothing.
+        let turn = prompt.iter().rposition(|id| self.special.contains(id)).map_or(0, |at| at + 1);
+        let written = self.decode(&prompt[turn..])?;
+        Ok(written.rfind(OPEN).is_some_and(|at| !written[at..].contains(CLOSE)))
     }
 }
 

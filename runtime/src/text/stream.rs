@@ -38,6 +38,11 @@ impl TextStream {
         Ok(tail(&known, &whole))
     }
 
+    /// Whether tokens have come whose text has not been given out, such as a part of a character.
+    pub fn holds_back(&self) -> bool {
+        self.given < self.ids.len()
+    }
+
     /// What is left at the end, torn or not.
     ///
     /// # Errors

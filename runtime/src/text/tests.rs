@@ -23,14 +23,14 @@ fn byte_letters() -> Vec<char> {
         .collect()
 }
 
-fn tokenizer(json: &Value, vocab: u64) -> Result<Text, TextError> {
+pub(super) fn tokenizer(json: &Value, vocab: u64) -> Result<Text, TextError> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
     Text::open(dir.path(), vocab)
 }
 
 /// One token a byte, and `<end>`, a special one, with id 256.
-fn byte_level() -> Value {
+pub(super) fn byte_level() -> Value {
     let vocab: serde_json::Map<_, _> =
         byte_letters().into_iter().enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();
     json!({
@@ -149,14 +149,40 @@ fn templates_and_tokens_agree_with_transformers() {
 #[test]
 fn thoughts_are_parted_from_the_answer() {
     let text = Arc::new(tokenizer(&byte_level(), 257).unwrap());
-    let parted =
-        |written: &str, opened| part(&text, &text.encode(written, Frame::Written).unwrap(), opened).unwrap();
-    let whole = |answer: &str| Parted { answer: answer.to_owned(), ..Parted::default() };
-    assert_eq!(parted("a </think> b", false), whole("a </think> b"));
-    let both = Parted { thinking: "a".to_owned(), answer: "b\n".to_owned(), thinking_tokens: 10 };
-    assert_eq!(parted("a\n</think>\n\nb\n", true), both);
-    assert_eq!(parted("<think>a</think>b\n", false), Parted { thinking_tokens: 16, ..both });
-    let only = Parted { thinking: "abc".to_owned(), answer: String::new(), thinking_tokens: 3 };
-    assert_eq!(parted("abc", true), only);
-    assert!(opens_thinking("x<think>\n") && !opens_thinking("<think></think>"));
+    let parted = |written: &str, opened| {
+        let parted = part(&text, &text.encode(written, Frame::Written).unwrap(), opened).unwrap();
+        let Usage { thinking_tokens, answer_tokens, tag_tokens, budget_hit } = parted.usage;
+        assert_eq!(thinking_tokens + answer_tokens + tag_tokens, written.len());
+        assert!(!budget_hit);
+        (parted.thinking, parted.answer, thinking_tokens)
+    };
+    let is = |thinking: &str, answer: &str, tokens| (thinking.to_owned(), answer.to_owned(), tokens);
+    assert_eq!(parted("a </think> b", false), is("", "a </think> b", 0));
+    assert_eq!(parted("a\n</think>\n\nb\n", true), is("a", "b\n", 2));
+    assert_eq!(parted(" <think>a</think>b\n", false), is("a", "b\n", 1));
+    assert_eq!(parted("abc", true), is("abc", "", 3));
+    assert_eq!(parted("<think>a</think>b <think>cd", false), is("a\n\ncd", "b ", 3));
+    assert_eq!(parted("<think></think>b", false), is("", "b", 0));
+}
+
+#[test]
+fn special_tags_are_text_and_other_turns_open_nothing() {
+    let mut json = byte_level();
+    let special = |id: u32, content: &str| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+               "normalized": false, "special": true})
+    };
+    let added = json["added_tokens"].as_array_mut().unwrap();
+    added.extend([special(257, "<think>"), special(258, "</think>")]);
+    for text in [tokenizer(&json, 259).unwrap(), tokenizer(&byte_level(), 257).unwrap()] {
+        let encode = |written: &str| text.encode(written, Frame::Written).unwrap();
+        assert_eq!(text.decode(&encode("<think>a</think><end>b")).unwrap(), "<think>a</think>b");
+        let opens = |written: &str| text.opens_thinking(&encode(written)).unwrap();
+        for open in ["<think>", "<think>\n", "q<end>a<think>\nI see", "<think>a</think><think>"] {
+            assert!(opens(open), "{open}");
+        }
+        for closed in ["", "<think></think>", "use <think>!<end>answer", "<think>a</think>b", "</think>"] {
+            assert!(!opens(closed), "{closed}");
+        }
+    }
 }

@@ -1,54 +1,58 @@
-//! Thoughts and answer: the text before and after `</think>`.
+//! Thoughts and answer: the text inside and outside of `<think>` and `</think>`.
 
-use super::{Text, TextError, TextStream};
 use std::sync::Arc;
 
-const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+use super::thoughts::{CLOSE, OPEN, Origin, Thoughts, Usage};
+use super::{Text, TextError, TextStream};
 
 /// A generated text, parted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Parted {
-    /// The thoughts, without their tags.
+    /// The thoughts, without their tags; several blocks have an empty line between them.
     pub thinking: String,
-    /// What follows them.
+    /// What stands outside of them.
     pub answer: String,
-    /// Tokens up to the end of the closing tag.
-    pub thinking_tokens: usize,
-}
-
-/// Whether a prompt ends inside of thoughts that it has opened.
-pub fn opens_thinking(prompt: &str) -> bool {
-    prompt.trim_end().ends_with(OPEN)
+    /// How many tokens they took.
+    pub usage: Usage,
 }
 
 /// Parts the text of `tokens`; `opened` says that the prompt has opened the thoughts.
 ///
+/// Every token counts as the model's. Where a budget was set, its [`super::UsageReader`] knows better.
+///
 /// # Errors
 /// [`TextError::Decode`].
 pub fn part(text: &Arc<Text>, tokens: &[u32], opened: bool) -> Result<Parted, TextError> {
-    let whole = text.decode(tokens)?;
-    let inside = whole.trim_start().strip_prefix(OPEN).or(opened.then_some(whole.as_str()));
-    let Some(inside) = inside else {
-        return Ok(Parted { answer: whole, ..Parted::default() });
-    };
-    let Some((thinking, answer)) = inside.split_once(CLOSE) else {
-        let thinking = inside.trim().to_owned();
-        return Ok(Parted { thinking, answer: String::new(), thinking_tokens: tokens.len() });
-    };
     let mut stream = TextStream::new(Arc::clone(text));
-    let mut seen = String::new();
-    let mut thinking_tokens = 0;
+    let mut thoughts = Thoughts::new(opened);
     for token in tokens {
-        seen.push_str(&stream.push(*token)?);
-        thinking_tokens += 1;
-        if seen.contains(CLOSE) {
-            break;
-        }
+        thoughts.push(&stream.push(*token)?, Origin::Model);
     }
-    Ok(Parted {
-        thinking: thinking.trim().to_owned(),
-        answer: answer.trim_start().to_owned(),
-        thinking_tokens,
-    })
+    let (thinking, answer) = split(&text.decode(tokens)?, opened);
+    Ok(Parted { thinking, answer, usage: thoughts.usage() })
+}
+
+/// The text inside of thoughts and the text outside.
+fn split(whole: &str, opened: bool) -> (String, String) {
+    let mut blocks = Vec::new();
+    let mut answer = String::new();
+    let mut inside = opened;
+    let mut rest = Some(whole);
+    let mut thought = false;
+    while let Some(text) = rest {
+        let tag = if inside { CLOSE } else { OPEN };
+        let (before, after) =
+            text.split_once(tag).map_or((text, None), |(before, after)| (before, Some(after)));
+        thought |= inside;
+        if inside {
+            blocks.extend(Some(before.trim()).filter(|block| !block.is_empty()));
+        } else if thought || after.is_some() {
+            answer.push_str(before.trim_start());
+        } else {
+            answer.push_str(before);
+        }
+        rest = after;
+        inside = !inside;
+    }
+    (blocks.join("\n\n"), answer)
 }

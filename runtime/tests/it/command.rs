@@ -8,18 +8,18 @@ use nemo_ir::artifact;
 use crate::gpu;
 use crate::toy::{self, continued};
 
-fn nemort(arguments: &[&str]) -> Output {
+pub fn nemort(arguments: &[&str]) -> Output {
     // A GPU that the machine may have stays out of it.
     let mut command = Command::new(env!("CARGO_BIN_EXE_nemort"));
     command.env("CUDA_VISIBLE_DEVICES", "").args(arguments).output().unwrap()
 }
 
-fn stdout(output: &Output) -> &str {
+pub fn stdout(output: &Output) -> &str {
     std::str::from_utf8(&output.stdout).unwrap()
 }
 
 /// Standard error of a command that must fail with `code`.
-fn failure(arguments: &[&str], code: i32) -> String {
+pub fn failure(arguments: &[&str], code: i32) -> String {
     let output = nemort(arguments);
     let stderr = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(output.status.code(), Some(code), "{stderr}");

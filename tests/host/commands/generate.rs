@@ -108,8 +108,8 @@ fn json_has_what_scripts_read() {
     assert_eq!(text, format!("{thinking}\n</think>\n\n{answer}"));
     let count = |name: &str| found[name].as_u64().unwrap_or_else(|| panic!("{name}: {found}"));
     let tokens = found["tokens"].as_array().expect("token ids").len() as u64;
-    assert_eq!(count("thinking_tokens") + count("answer_tokens"), tokens);
-    assert!(count("thinking_tokens") > 0 && count("prompt_tokens") == 23);
+    assert_eq!(count("thinking_tokens") + count("answer_tokens") + count("tag_tokens"), tokens);
+    assert!(count("thinking_tokens") > 0 && count("tag_tokens") > 0 && count("prompt_tokens") == 23);
     assert_eq!(found["budget_hit"], false);
     for phase in ["load", "prefill", "decode"] {
         assert!(found["seconds"][phase].as_f64().is_some_and(|seconds| seconds >= 0.0), "{phase}: {found}");

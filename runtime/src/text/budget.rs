@@ -1,0 +1,154 @@
+//! The thinking budget: a hook that closes thoughts which have become too long.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::closing::Closing;
+use super::sentence::ends_sentence;
+use super::thoughts::{Origin, Thoughts, Usage};
+use super::{Text, TextError, TextStream};
+use crate::session::{Grown, Hook, Verdict};
+
+/// How many tokens a model may think.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Tokens of thoughts in the turn, over all of its blocks.
+    pub tokens: usize,
+    /// How far thoughts may go beyond, to end with a sentence or a line.
+    pub grace: Grace,
+}
+
+/// How far thoughts may go beyond their budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grace {
+    /// This many tokens.
+    Tokens(usize),
+    /// This part of the budget, in hundredths, rounded down.
+    Percent(u8),
+}
+
+impl Default for Grace {
+    /// A tenth of the budget.
+    fn default() -> Self {
+        Self::Percent(10)
+    }
+}
+
+impl Budget {
+    /// The tokens of thoughts that are never exceeded.
+    pub fn limit(self) -> usize {
+        let grace = match self.grace {
+            Grace::Tokens(tokens) => tokens,
+            Grace::Percent(percent) => {
+                let part = self.tokens as u128 * u128::from(percent) / 100;
+                usize::try_from(part).unwrap_or(usize::MAX)
+            }
+        };
+        self.tokens.saturating_add(grace)
+    }
+}
+
+/// What became of a turn's tokens, to be read while the hook is at work and after.
+#[derive(Debug, Clone, Default)]
+pub struct UsageReader(Arc<Mutex<Usage>>);
+
+impl UsageReader {
+    /// The counts so far.
+    pub fn get(&self) -> Usage {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, usage: Usage) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = usage;
+    }
+}
+
+/// Counts the tokens that a model thinks, by their text, and closes the thoughts when a budget is used up.
+///
+/// From the budget on it waits for the end of a sentence or of a line; at the budget and the grace it waits no
+/// longer. A block that is opened when nothing is left is closed at once. Tokens of the closing are not sampled,
+/// so the thoughts never exceed [`Budget::limit`].
+#[derive(Debug)]
+pub struct ThinkingBudget {
+    budget: Budget,
+    text: Arc<Text>,
+    stream: TextStream,
+    thoughts: Thoughts,
+    closing: Closing,
+    /// What is still to come of a closing that is being forced.
+    forcing: VecDeque<u32>,
+    usage: UsageReader,
+}
+
+impl ThinkingBudget {
+    /// A hook for one sequence.
+    ///
+    /// # Errors
+    /// [`TextError::NoTag`] when the tokenizer cannot spell the closing tag.
+    pub fn new(text: Arc<Text>, budget: Budget) -> Result<Self, TextError> {
+        Ok(Self {
+            budget,
+            closing: Closing::new(&text)?,
+            stream: TextStream::new(Arc::clone(&text)),
+            text,
+            thoughts: Thoughts::new(false),
+            forcing: VecDeque::new(),
+            usage: UsageReader::default(),
+        })
+    }
+
+    /// What is to be known of the sequence from outside.
+    pub fn usage(&self) -> UsageReader {
+        self.usage.clone()
+    }
+
+    /// Forces the rest of the closing, or begins one if it is time.
+    fn verdict(&mut self) -> Verdict {
+        if self.forcing.is_empty() && self.is_used_up() {
+            self.forcing = self.closing.of(&self.thoughts).iter().copied().collect();
+        }
+        // All that is left, each time, so that no hook behind this one cuts in.
+        if self.forcing.is_empty() {
+            Verdict::Continue
+        } else {
+            Verdict::Force(self.forcing.iter().copied().collect())
+        }
+    }
+
+    fn is_used_up(&self) -> bool {
+        let spent = self.thoughts.usage().thinking_tokens;
+        if !self.thoughts.inside() || spent < self.budget.tokens {
+            return false;
+        }
+        let tail = self.thoughts.tail();
+        let may_be_cut = !self.stream.holds_back() && (tail.is_empty() || ends_sentence(tail));
+        may_be_cut || spent >= self.budget.limit()
+    }
+}
+
+impl Hook for ThinkingBudget {
+    fn begin(&mut self, prompt: &[u32]) -> Verdict {
+        // A prompt that is no text opens nothing.
+        self.thoughts = Thoughts::new(self.text.opens_thinking(prompt).unwrap_or(false));
+        self.verdict()
+    }
+
+    fn after(&mut self, token: u32, _grown: Grown<'_>) -> Verdict {
+        let origin = if self.forcing.front() == Some(&token) {
+            self.forcing.pop_front();
+            self.thoughts.hit();
+            Origin::Closing
+        } else {
+            // Another hook has had its way; if thoughts are still open, the next closing begins anew.
+            self.forcing.clear();
+            Origin::Model
+        };
+        let piece = self.stream.push(token).unwrap_or_default();
+        self.thoughts.push(&piece, origin);
+        self.usage.set(self.thoughts.usage());
+        self.verdict()
+    }
+}
+
+#[cfg(test)]
+mod tests;
