@@ -5,8 +5,10 @@
 //! ```
 //!
 //! [`engine::Engine`] runs single steps of the step contract; [`session::Session`] turns requests into
-//! steps, with slots, KV pages, sampling and hooks; [`text`] is the way from and to text.
+//! steps, with slots, KV pages, sampling and hooks; [`text`] is the way from and to text,
+//! and [`chat`] a dialogue of turns.
 
+pub mod chat;
 pub mod command;
 pub mod device;
 pub mod engine;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::io::{Seek, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -147,6 +148,18 @@ impl Room {
 
     /// Runs a command line in the room, with its standard output somewhere else.
     pub fn run_into(&self, line: &str, stdout: Stdio) -> Ran {
+        self.run_between(line, Stdio::null(), stdout)
+    }
+
+    /// Runs a command line in the room, with text for its standard input.
+    pub fn run_on(&self, line: &str, text: &str) -> Ran {
+        // A file and not a pipe: nobody has to write while the command reads.
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(text.as_bytes()).and_then(|()| file.rewind()).expect("a written file");
+        self.run_between(line, file.into(), Stdio::piped())
+    }
+
+    fn run_between(&self, line: &str, stdin: Stdio, stdout: Stdio) -> Ran {
         let words = words(line);
         let binary = &binaries()[&words[0]];
         let output = Command::new(binary)
@@ -154,7 +167,7 @@ impl Room {
             .current_dir(self.dir.path())
             .env_remove("COLUMNS")
             .env_remove("CLICOLOR_FORCE")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()

@@ -11,10 +11,11 @@ use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
 use super::budget::BudgetArgs;
-use super::{CommandError, RunArgs, Shape, directory, load_engine, number, output, token, whole};
+use super::sampling::SamplingArgs;
+use super::{CommandError, RunArgs, Shape, directory, load_engine, output, token, warn_of_ignored, whole};
 use crate::device::Profiling;
 use crate::engine::{EngineError, choose_target};
-use crate::session::{Deadline, Hook, Request, Sampling, Session, SessionError, TotalTokens, positions};
+use crate::session::{Deadline, Hook, Request, Session, SessionError, TotalTokens, positions};
 use crate::text::{
     ChatTemplate, Conversation, Frame, GenerationSettings, Parted, StopFilter, StopText, Text, TextError,
     TextStream, ThinkingBudget, Usage, part,
@@ -35,7 +36,7 @@ pub(super) struct GenerateArgs {
     /// One user message, put through the checkpoint's chat template.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// JSON file with a list of messages.
+    /// JSON file with a list of messages, or with `messages`, `tools` and variables of the template; `-` is standard input.
     #[arg(long, value_name = "FILE")]
     chat: Option<PathBuf>,
     /// Token ids.
@@ -61,21 +62,8 @@ pub(super) struct GenerateArgs {
     /// Stop when this time has passed: `2s`, `500ms`, `1m`.
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     deadline: Option<Duration>,
-    /// 0 takes the most probable token.
-    #[arg(long, allow_negative_numbers = true)]
-    temperature: Option<f32>,
-    /// Only the K most probable tokens; 0 is off, as is a checkpoint that names no K.
-    #[arg(long, value_name = "K", value_parser = top_k, allow_negative_numbers = true)]
-    top_k: Option<u32>,
-    /// Only the most probable tokens that together reach P; 1 is off.
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    top_p: Option<f32>,
-    /// Only tokens at least P times as probable as the most probable one; 0 is off.
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
-    min_p: Option<f32>,
-    /// Key of the random generator.
-    #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
-    seed: Option<u64>,
+    #[command(flatten)]
+    sampling: SamplingArgs,
     /// Sequences that the engine holds.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = whole, allow_negative_numbers = true)]
     max_seqs: u64,
@@ -85,10 +73,6 @@ pub(super) struct GenerateArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
-}
-
-fn top_k(text: &str) -> Result<u32, String> {
-    number(text, 0..=u32::MAX.into()).map(|k| k as u32)
 }
 
 /// A number and a unit.
@@ -114,10 +98,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     }
     let text = open_text(args, limits.vocab)?;
     let settings = GenerationSettings::open(&args.weights)?;
-    if !settings.ignored.is_empty() {
-        let keys = settings.ignored.join(", ");
-        output::warning(&format!("generation_config.json asks for {keys}, which nemort does not do"));
-    }
+    warn_of_ignored(&settings);
     let (prompt, thinking) = prompt(args, text.as_ref())?;
     let most = args.max_context.unwrap_or(compiled);
     // The last new token is never read, so it needs no room.
@@ -126,7 +107,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let new_tokens = args.max_new_tokens.unwrap_or(wanted.min(room.max(1))) as usize;
     let budget = args.budget.hook(text.as_ref(), &args.weights, &prompt, most)?;
     let mut request = Request::new(prompt, new_tokens);
-    request.sampling = sampling(args, settings.sampling);
+    request.sampling = args.sampling.over(settings.sampling);
     if !args.ignore_eos {
         request.end = settings.end;
     }
@@ -249,16 +230,6 @@ fn prompt(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Result<(Vec<u32>, bo
     let tokens = text.encode(&written, frame)?;
     let opened = text.opens_thinking(&tokens)?;
     Ok((tokens, opened))
-}
-
-fn sampling(args: &GenerateArgs, defaults: Sampling) -> Sampling {
-    Sampling {
-        temperature: args.temperature.unwrap_or(defaults.temperature),
-        top_k: args.top_k.unwrap_or(defaults.top_k),
-        top_p: args.top_p.unwrap_or(defaults.top_p),
-        min_p: args.min_p.unwrap_or(defaults.min_p),
-        seed: args.seed.unwrap_or(defaults.seed),
-    }
 }
 
 /// What to do where a prompt and `new` tokens do not fit a context of `most`.

@@ -2,11 +2,15 @@
 
 mod bench;
 mod budget;
+mod chat;
 mod generate;
+mod interrupt;
 mod logits;
 mod output;
 mod predicted;
 mod profile;
+mod prompt;
+mod sampling;
 mod traffic;
 mod verify;
 
@@ -19,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 use nemo_ir::artifact::{Artifact, ArtifactError};
 use thiserror::Error;
 
+use crate::chat::ChatError;
 use crate::device::choice::DeviceChoice;
 use crate::device::gpu::GpuError;
 use crate::device::host::object::ObjectError;
@@ -27,7 +32,7 @@ use crate::device::{DeviceError, Profiling};
 use crate::engine::{Engine, EngineError, EngineOptions};
 use crate::session::SessionError;
 use crate::step::StepError;
-use crate::text::TextError;
+use crate::text::{GenerationSettings, TextError};
 use crate::weights::{Progress, WeightsError, WeightsSource};
 
 /// Run Nemotron models that nemoc has compiled.
@@ -42,6 +47,8 @@ struct Cli {
 enum Command {
     /// Continue a prompt.
     Generate(generate::GenerateArgs),
+    /// Talk with a model.
+    Chat(chat::ChatArgs),
     /// Write the logits of every token of a sequence to a safetensors file.
     Logits(logits::LogitsArgs),
     /// Measure prefill and decode speed beside the machine's memory bandwidth.
@@ -110,6 +117,8 @@ enum CommandError {
     Write { file: PathBuf, source: std::io::Error },
     #[error("cannot write to standard output: {0}")]
     Output(std::io::Error),
+    #[error(transparent)]
+    Chat(ChatError),
     #[error("{source}: {advice}")]
     NoRoom { source: SessionError, advice: String },
     #[error("{0}")]
@@ -120,6 +129,7 @@ enum CommandError {
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -208,6 +218,14 @@ fn load_engine(
         output::line_of_note(note);
     }
     Ok(engine)
+}
+
+/// Says what a checkpoint asks for in vain.
+fn warn_of_ignored(settings: &GenerationSettings) {
+    if !settings.ignored.is_empty() {
+        let keys = settings.ignored.join(", ");
+        output::warning(&format!("generation_config.json asks for {keys}, which nemort does not do"));
+    }
 }
 
 /// The weights of a checkpoint directory.

@@ -4,6 +4,9 @@ mod budget;
 mod chat;
 mod clock;
 mod closing;
+mod conversation;
+mod jinja;
+mod python_json;
 mod sentence;
 mod settings;
 mod stop;
@@ -18,8 +21,9 @@ use thiserror::Error;
 use tokenizers::Tokenizer;
 
 pub use budget::{Budget, Grace, ThinkingBudget, UsageReader};
-pub use chat::{ChatTemplate, Conversation};
-pub use settings::GenerationSettings;
+pub use chat::ChatTemplate;
+pub use conversation::Conversation;
+pub use settings::{GenerationSettings, model_type};
 pub use stop::{StopFilter, StopText};
 pub use stream::TextStream;
 pub use think::{Parted, part};
@@ -68,7 +72,7 @@ pub enum TextError {
     },
     /// No template where one is needed.
     #[error(
-        "checkpoint `{}` has no chat template (in tokenizer_config.json or chat_template.jinja); use --raw",
+        "checkpoint `{}` has no chat template (in tokenizer_config.json or chat_template.jinja); `generate --raw` does without",
         directory.display()
     )]
     NoTemplate {
@@ -76,20 +80,20 @@ pub enum TextError {
         directory: PathBuf,
     },
     /// A template that does not work.
-    #[error("the chat template of `{}` is wrong at line {line}: {what}", directory.display())]
+    #[error("the chat template of `{}` is wrong at line {line}: {what}", file.display())]
     WrongTemplate {
-        /// The checkpoint.
-        directory: PathBuf,
+        /// The file that holds it.
+        file: PathBuf,
         /// Line of the template.
         line: usize,
         /// What is wrong there.
         what: String,
     },
     /// A template that refuses the conversation.
-    #[error("the chat template of `{}` cannot render this conversation: {what}", directory.display())]
+    #[error("the chat template of `{}` cannot render this conversation: {what}", file.display())]
     Template {
-        /// The checkpoint.
-        directory: PathBuf,
+        /// The file that holds it.
+        file: PathBuf,
         /// What it said.
         what: String,
     },

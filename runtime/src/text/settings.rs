@@ -79,6 +79,15 @@ impl GenerationSettings {
     }
 }
 
+/// What kind of model a checkpoint's `config.json` says it is: `nemotron_h`, `llama`, ...
+///
+/// # Errors
+/// [`TextError`] when the file cannot be read.
+pub fn model_type(directory: &Path) -> Result<Option<String>, TextError> {
+    let config = read_json(&directory.join("config.json"))?;
+    Ok(config.and_then(|config| config.get("model_type")?.as_str().map(str::to_owned)))
+}
+
 /// One number, a list of numbers, or nothing.
 fn end_ids(json: &Value) -> Result<Option<Vec<u32>>, &'static str> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());

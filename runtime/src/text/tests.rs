@@ -137,12 +137,33 @@ fn templates_and_tokens_agree_with_transformers() {
         let conversation = Conversation {
             messages: case["messages"].as_array().unwrap().clone(),
             tools: case.get("tools").cloned(),
+            ..Conversation::default()
         };
         let rendered = ChatTemplate::open(&directory).unwrap().render(&conversation).unwrap();
         assert_eq!(rendered, case["rendered"].as_str().unwrap(), "{}", case["name"]);
         let text = Text::open(&directory, 512).unwrap();
         let wanted: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
         assert_eq!(text.encode(&rendered, Frame::Written).unwrap(), wanted, "{}", case["name"]);
+    }
+}
+
+#[test]
+fn the_families_templates_render_as_in_transformers() {
+    let cases = std::fs::read(golden("chat/cases.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_slice(&cases).unwrap();
+    assert!(cases.len() > 30);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("chat.json");
+    for case in &cases {
+        let (template, name) = (case["template"].as_str().unwrap(), &case["name"]);
+        let source = golden("chat").join(format!("{template}.jinja"));
+        std::fs::copy(source, dir.path().join("chat_template.jinja")).unwrap();
+        std::fs::copy(golden("llama/tokenizer_config.json"), dir.path().join("tokenizer_config.json"))
+            .unwrap();
+        std::fs::write(&file, case["conversation"].to_string()).unwrap();
+        let rendered = ChatTemplate::open(dir.path()).unwrap().render(&Conversation::open(&file).unwrap());
+        let rendered = rendered.unwrap_or_else(|error| panic!("{template}, {name}: {error}"));
+        assert_eq!(rendered, case["rendered"].as_str().unwrap(), "{template}, {name}");
     }
 }
 

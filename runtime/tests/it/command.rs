@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -60,6 +61,57 @@ fn generate_prints_text() {
         std::fs::remove_file(dir.join("tokenizer.json")).unwrap();
         let ids: Vec<_> = continued(&[1, 2, 3], 4).iter().map(u32::to_string).collect();
         assert_eq!(run(&["--tokens", "1,2,3", "--max-new-tokens", "4"]).trim(), ids.join(" "));
+    });
+}
+
+/// `nemort chat` with these lines.
+fn chat(file: &str, weights: &str, lines: &str, more: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_nemort"))
+        .env("CUDA_VISIBLE_DEVICES", "")
+        .args(["chat", file, "--weights", weights])
+        .args(more)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn chat_answers_line_by_line() {
+    with_toy(|file, weights, _| {
+        // The template puts a `p` before each message, earlier ones and answers too.
+        let first = continued(&[15, 1, 2, 3], 4);
+        let asked = [&[15, 1, 2, 3, 15], first.as_slice(), &[15, 5]].concat();
+        let wanted = format!("{}\n{}\n", letters(&first), letters(&continued(&asked, 4)));
+        let output = chat(file, weights, "bcd\n\nf", &["--max-new-tokens", "4"]);
+        assert!(output.status.success(), "{output:?}");
+        assert_eq!(stdout(&output), wanted);
+        let notes = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(notes, "[cut: an answer may have no more tokens]\n".repeat(2));
+        let forgotten = chat(file, weights, "bcd\n/clear\nf\n/quit\nbcd", &["--max-new-tokens", "4"]);
+        let wanted = format!("{}\n{}\n", letters(&first), letters(&continued(&[15, 5], 4)));
+        assert_eq!(stdout(&forgotten), wanted);
+    });
+}
+
+#[test]
+fn chat_says_what_is_wrong() {
+    with_toy(|file, weights, dir| {
+        let says = |lines: &str, more: &[&str]| {
+            let output = chat(file, weights, lines, more);
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            String::from_utf8(output.stderr).unwrap()
+        };
+        assert!(says("/frobnicate", &[]).contains("there is no command `/frobnicate`"));
+        assert!(says("/think", &[]).contains("no switch for thinking that is known"));
+        assert!(says("bcdefg", &["--max-context", "4"]).contains("has 7 tokens, and the context 4"));
+        assert!(says("", &["--max-context", "257"]).contains("--max-context"));
+        assert!(says("", &["--top-p", "0"]).contains("top-p is 0"));
+        std::fs::write(dir.join("chat_template.jinja"), "\n{{ frobnicate() }}").unwrap();
+        assert!(says("", &[]).contains("chat_template.jinja` is wrong at line 2: frobnicate is unknown"));
     });
 }
 

@@ -29,7 +29,7 @@ fn template(room: &Room, source: &str) {
 
 type Damage = (&'static str, fn(&Room));
 
-const CHECKPOINT: [Damage; 16] = [
+const CHECKPOINT: [Damage; 18] = [
     ("no tokenizer", |room| room.remove("hybrid/tokenizer.json")),
     ("an empty tokenizer", |room| room.write("hybrid/tokenizer.json", "")),
     ("half a tokenizer", |room| {
@@ -50,6 +50,10 @@ const CHECKPOINT: [Damage; 16] = [
     }),
     ("a template with an open tag", |room| template(room, "{% for m in messages %}\n{{ m.content }}\n")),
     ("a template with an unknown filter", |room| template(room, "one\n{{ messages | frobnicate }}")),
+    ("a template that calls for what there is not", |room| {
+        template(room, "one\ntwo {{ frobnicate(messages) }}");
+    }),
+    ("a method that there is not", |room| template(room, "{{ messages[0].content.frobnicate() }}")),
     ("a template that refuses", |room| template(room, "{{ raise_exception('only tools may speak') }}")),
     ("a template that divides by zero", |room| template(room, "{{ 1 // 0 }}")),
     ("a template that does not end", |room| {
@@ -86,16 +90,19 @@ fn conversations_that_are_none() {
         ("no role", r#"[{"content": "x"}]"#),
         ("a number", "12"),
         ("a list of texts", r#"["x", "y"]"#),
+        ("no messages", "[]"),
+        ("no content", r#"[{"role": "user", "content": "x"}, {"role": "user"}]"#),
+        ("a number as content", r#"[{"role": "user", "content": 1}]"#),
+        ("tools that are no list", r#"{"messages": [{"role": "user", "content": "x"}], "tools": {}}"#),
     ] {
         room.write("chat.json", text);
         review.add(what, &room.fails(CHAT));
     }
-    // Content that is missing, a list, or nested deeply: an answer or one sentence, never a crash.
+    // Content in parts or nested deeply: an answer or one sentence, never a crash.
     let deep = format!("[{}{}]", "[".repeat(5000), "]".repeat(5000));
     for messages in [
-        json!([]).to_string(),
-        json!([{"role": "user"}]).to_string(),
-        json!([{"role": "user", "content": [1]}]).to_string(),
+        json!([{"role": "user", "content": [{"type": "text", "text": "x"}]}]).to_string(),
+        json!([{"role": "assistant"}]).to_string(),
         deep,
     ] {
         room.write("chat.json", &messages);

@@ -6,6 +6,7 @@ mod bad_requests;
 mod bad_text;
 mod bad_weights;
 mod bench;
+mod chat;
 mod compile;
 mod generate;
 mod logits;

@@ -27,6 +27,7 @@ fn templates_render_as_in_transformers() {
         let conversation = Conversation {
             messages: case["messages"].as_array().expect("messages").clone(),
             tools: case.get("tools").filter(|tools| !tools.is_null()).cloned(),
+            ..Conversation::default()
         };
         let rendered = template.render(&conversation).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(rendered, case["rendered"], "{fixture}, {name}");

@@ -1,0 +1,142 @@
+//! How a checkpoint is told whether to think, which every family does in its own way.
+
+use serde_json::{Value, json};
+
+use crate::text::{ChatTemplate, Conversation};
+
+/// A family's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ThinkSwitch {
+    /// The template's variable `enable_thinking`.
+    Keyword,
+    /// `/think` or `/no_think` at the end of the system text: Nemotron Nano 2, Llama-Nemotron Super v1.5.
+    Words,
+    /// `{'reasoning': True}` at the end of the system text: Nemotron-H.
+    Reasoning,
+    /// `detailed thinking on` as the whole system text, with instructions in the first question:
+    /// Llama-Nemotron v1.
+    Detailed,
+}
+
+impl ThinkSwitch {
+    /// What [`ThinkSwitch::find`] looks for.
+    pub const SOUGHT: &'static str = "its chat template takes no notice of `enable_thinking`, of `/no_think`, \
+        `{'reasoning': False}` or `detailed thinking off` in the system text, and does not cut past thoughts";
+
+    /// Finds out what a template takes notice of, by rendering a question with each.
+    ///
+    /// A template that takes notice of nothing leaves the system text to the model. Where it knows thoughts,
+    /// which shows in that it cuts past ones, the model is told as the first models of its kind are:
+    /// those of the type `nemotron_h` as Nemotron-H, others as Llama-Nemotron v1.
+    pub fn find(template: &ChatTemplate, model_type: Option<&str>) -> Option<Self> {
+        let keyword = |on: bool| {
+            let mut conversation = Conversation::prompt(QUESTION);
+            conversation.variables.insert("enable_thinking".to_owned(), on.into());
+            template.render(&conversation).ok()
+        };
+        if let (Some(on), Some(off)) = (keyword(true), keyword(false))
+            && on != off
+        {
+            return Some(Self::Keyword);
+        }
+        let with_system = |text: &str| {
+            let system = json!({"role": "system", "content": text});
+            let messages = vec![system, json!({"role": "user", "content": QUESTION})];
+            template.render(&Conversation { messages, ..Conversation::default() }).ok()
+        };
+        // A text without meaning shows where the system text goes and what surrounds it.
+        let plain = with_system(MEANINGLESS)?;
+        let notices = |switch: &Self| {
+            let text = switch.text(false);
+            with_system(text).is_some_and(|rendered| rendered != plain.replace(MEANINGLESS, text))
+        };
+        let texts = [Self::Words, Self::Reasoning, Self::Detailed];
+        texts.into_iter().find(notices).or_else(|| {
+            let first = if model_type == Some("nemotron_h") { Self::Reasoning } else { Self::Detailed };
+            cuts_thoughts(template).then_some(first)
+        })
+    }
+
+    /// What is said in the system text.
+    fn text(self, on: bool) -> &'static str {
+        match (self, on) {
+            (Self::Keyword, _) => "",
+            (Self::Words, true) => "/think",
+            (Self::Words, false) => "/no_think",
+            (Self::Reasoning, true) => "{'reasoning': True}",
+            (Self::Reasoning, false) => "{'reasoning': False}",
+            (Self::Detailed, true) => "detailed thinking on",
+            (Self::Detailed, false) => "detailed thinking off",
+        }
+    }
+
+    /// Tells a conversation that has no system message yet; the system text that it is to have.
+    pub(super) fn tell(self, on: bool, system: &str, conversation: &mut Conversation) -> String {
+        let text = self.text(on);
+        match self {
+            Self::Keyword => {
+                conversation.variables.insert("enable_thinking".to_owned(), on.into());
+                system.to_owned()
+            }
+            Self::Words | Self::Reasoning => format!("{system} {text}").trim_start().to_owned(),
+            Self::Detailed => {
+                let question = conversation.messages.first_mut().and_then(|first| first.get_mut("content"));
+                if let Some(Value::String(question)) = question.filter(|_| !system.is_empty()) {
+                    question.insert_str(0, &format!("{system}\n\n"));
+                }
+                text.to_owned()
+            }
+        }
+    }
+}
+
+const QUESTION: &str = "What is a river?";
+const MEANINGLESS: &str = "Qxz";
+
+/// Whether a template drops the thoughts of past answers.
+fn cuts_thoughts(template: &ChatTemplate) -> bool {
+    let message = |role: &str, text: &str| json!({"role": role, "content": text});
+    let past = message("assistant", "<think>\nQxz\n</think>\n\nWater.");
+    let messages = vec![message("user", QUESTION), past, message("user", QUESTION)];
+    let rendered = template.render(&Conversation { messages, ..Conversation::default() });
+    rendered.is_ok_and(|rendered| rendered.contains("Water.") && !rendered.contains(MEANINGLESS))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn found(template: &str, model_type: &str) -> Option<ThinkSwitch> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+        std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"bos_token": "<s>"}"#).unwrap();
+        ThinkSwitch::find(&ChatTemplate::open(dir.path()).unwrap(), Some(model_type))
+    }
+
+    #[test]
+    fn every_family_is_recognised() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/chat");
+        for (name, wanted) in [
+            ("nano-v2", ThinkSwitch::Words),
+            ("nano-v2-keyword", ThinkSwitch::Keyword),
+            ("nemotron-h", ThinkSwitch::Reasoning),
+            ("llama-v1", ThinkSwitch::Detailed),
+            ("super-v1.5", ThinkSwitch::Words),
+        ] {
+            let template = std::fs::read_to_string(golden.join(format!("{name}.jinja"))).unwrap();
+            assert_eq!(found(&template, "llama"), Some(wanted), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_template_that_knows_no_thoughts_has_no_switch() {
+        let plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+        assert_eq!(found(plain, "nemotron_h"), None);
+        let cuts = "{% for m in messages %}{{ m.role }}: {{ m.content.split('</think>')[-1] }}\n{% endfor %}";
+        assert_eq!(found(cuts, "nemotron_h"), Some(ThinkSwitch::Reasoning));
+        assert_eq!(found(cuts, "llama"), Some(ThinkSwitch::Detailed));
+        assert_eq!(found("{{ raise_exception('no') }}", "llama"), None);
+    }
+}

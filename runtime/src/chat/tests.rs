@@ -1,0 +1,175 @@
+use std::collections::VecDeque;
+use std::path::Path;
+
+use super::*;
+
+/// Lines that were written beforehand; `^C` gives one up.
+struct Script(VecDeque<&'static str>);
+
+impl Script {
+    fn new(lines: &[&'static str]) -> Self {
+        Self(lines.iter().copied().collect())
+    }
+}
+
+impl Lines for Script {
+    fn next(&mut self) -> io::Result<Typed> {
+        Ok(match self.0.pop_front() {
+            None => Typed::End,
+            Some("^C") => Typed::Abandoned,
+            Some(line) => Typed::Line(line.to_owned()),
+        })
+    }
+}
+
+/// Answers the n-th prompt with the n-th answer, in pieces of two characters.
+struct Parrot {
+    answers: VecDeque<Result<(&'static str, Ended), ChatError>>,
+    prompts: Vec<String>,
+}
+
+impl Parrot {
+    fn new(answers: impl IntoIterator<Item = Result<(&'static str, Ended), ChatError>>) -> Self {
+        Self { answers: answers.into_iter().collect(), prompts: Vec::new() }
+    }
+}
+
+impl Model for Parrot {
+    fn opens_thinking(&self, prompt: &str) -> Result<bool, ChatError> {
+        Ok(prompt.trim_end().ends_with("<think>"))
+    }
+
+    fn answer(
+        &mut self,
+        prompt: &str,
+        each: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Ended, ChatError> {
+        self.prompts.push(prompt.to_owned());
+        let (answer, ended) = self.answers.pop_front().expect("a further answer")?;
+        let letters: Vec<char> = answer.chars().collect();
+        for pair in letters.chunks(2) {
+            if each(&pair.iter().collect::<String>()).is_break() {
+                break;
+            }
+        }
+        Ok(ended)
+    }
+}
+
+fn template(source: &str) -> ChatTemplate {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("chat_template.jinja"), source).unwrap();
+    ChatTemplate::open(dir.path()).unwrap()
+}
+
+fn nano() -> ChatTemplate {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/chat/nano-v2.jinja");
+    template(&std::fs::read_to_string(file).unwrap())
+}
+
+/// What a chat showed, what else it said, and how it ended.
+fn chat(
+    template: &ChatTemplate,
+    lines: &[&'static str],
+    model: &mut Parrot,
+    writer: Writer,
+) -> (String, String, Result<(), ChatError>) {
+    let (mut answers, mut notes) = (Vec::new(), Vec::new());
+    let mut screen = Screen { answers: &mut answers, notes: &mut notes, dim: false };
+    let dialogue = Dialogue::new(ThinkSwitch::find(template, None));
+    let ended = run(template, dialogue, model, &mut Script::new(lines), writer, &mut screen);
+    (String::from_utf8(answers).unwrap(), String::from_utf8(notes).unwrap(), ended)
+}
+
+#[test]
+fn a_scripted_session() {
+    let lines = [
+        "/help",
+        "",
+        "^C",
+        "Rain?",
+        "/no_think",
+        "/system Be brief.",
+        "And now?",
+        "Go on",
+        "Say it",
+        "/clear",
+        "//who",
+        "/system",
+        "/think",
+        "Last",
+        "/quit",
+        "never read",
+    ];
+    let mut model = Parrot::new([
+        Ok(("I look.\n</think>\n\nIt rains.", Ended::Whole)),
+        Ok(("It", Ended::Stopped)),
+        Ok((" rains ébène", Ended::Cut)),
+        Ok(("", Ended::Whole)),
+        Ok(("I am.", Ended::Whole)),
+        Ok(("Still", Ended::Stopped)),
+    ]);
+    let (answers, notes, ended) = chat(&nano(), &lines, &mut model, Writer::Script);
+    ended.unwrap();
+    assert!(model.answers.is_empty());
+    let prompts = model.prompts.join("\n=====\n");
+    insta::assert_snapshot!(format!("{answers}\n##### notes\n{notes}\n##### prompts\n{prompts}"));
+}
+
+#[test]
+fn a_person_is_told_and_goes_on() {
+    let lines = ["/frobnicate", "/think hard", "one", "two"];
+    let refused = || ChatError::Turn("there is no room".to_owned());
+    let mut model = Parrot::new([Err(refused()), Ok(("2", Ended::Whole))]);
+    let (answers, notes, ended) = chat(&nano(), &lines, &mut model, Writer::Person);
+    ended.unwrap();
+    assert_eq!(answers, "<think>\n2\n");
+    let told: Vec<_> = notes.lines().collect();
+    assert!(told[0].starts_with("error: there is no command `/frobnicate`"), "{notes}");
+    assert!(told[1].starts_with("error: `/think` stands alone"), "{notes}");
+    assert_eq!(told[2..], ["error: there is no room"]);
+    // A turn that failed is not part of what follows.
+    assert!(!model.prompts[1].contains("one"), "{}", model.prompts[1]);
+}
+
+#[test]
+fn a_script_ends_at_the_first_fault() {
+    let refused = template(
+        "{% for m in messages %}{% if m.content == 'bad' %}{{ raise_exception('no') }}{% endif %}{% endfor %}",
+    );
+    let mut model = Parrot::new([Ok(("fine", Ended::Whole))]);
+    let (answers, _, ended) = chat(&refused, &["good", "bad", "good"], &mut model, Writer::Script);
+    assert_eq!(answers, "fine\n");
+    let error = ended.unwrap_err();
+    assert!(
+        matches!(error, ChatError::Turn(_)) && error.to_string().ends_with("conversation: no"),
+        "{error}"
+    );
+    let (_, _, ended) = chat(&refused, &["/think"], &mut model, Writer::Script);
+    assert!(ended.unwrap_err().to_string().contains("no switch for thinking that is known"));
+}
+
+#[test]
+fn what_is_broken_ends_the_chat() {
+    let broken = template("{{ frobnicate() }}");
+    let mut model = Parrot::new([]);
+    let (_, _, ended) = chat(&broken, &["hello"], &mut model, Writer::Person);
+    assert!(matches!(ended, Err(ChatError::Text(TextError::WrongTemplate { line: 1, .. }))));
+
+    /// A reader that has gone away.
+    struct Gone;
+    impl Write for Gone {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let (template, mut notes) = (nano(), Vec::new());
+    let mut model = Parrot::new([Ok(("x", Ended::Whole))]);
+    let mut screen = Screen { answers: &mut Gone, notes: &mut notes, dim: true };
+    let mut lines = Script::new(&["hello"]);
+    let ended = run(&template, Dialogue::new(None), &mut model, &mut lines, Writer::Person, &mut screen);
+    assert!(matches!(ended, Err(ChatError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe));
+}

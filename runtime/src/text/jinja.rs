@@ -1,0 +1,149 @@
+//! Jinja as transformers sets it up: Python's methods, Python's JSON, Python's way of writing values.
+
+use minijinja::value::{Kwargs, Value, ValueKind, from_args};
+use minijinja::{Environment, Error, ErrorKind, Output, State};
+use minijinja_contrib::pycompat;
+
+use super::{clock, python_json};
+
+/// Marks what a template itself raises: that sentence is for people, and its line is not.
+#[derive(Debug, thiserror::Error)]
+#[error("the template refuses")]
+pub(super) struct Refusal;
+
+/// An environment for one template.
+pub(super) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_formatter(write);
+    environment.set_unknown_method_callback(method);
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Refusal))
+    });
+    environment.add_function("strftime_now", |format: String| clock::now(&format));
+    environment.add_filter("tojson", tojson);
+    environment
+}
+
+/// Methods of texts that templates call and `pycompat` does not have.
+fn method(state: &State<'_, '_>, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    let Some(text) = value.as_str() else {
+        return pycompat::unknown_method_callback(state, value, name, arguments);
+    };
+    let list = |parts: &[&str]| parts.iter().map(|part| Value::from(*part)).collect::<Value>();
+    match name {
+        "removeprefix" => {
+            let (prefix,): (&str,) = from_args(arguments)?;
+            Ok(text.strip_prefix(prefix).unwrap_or(text).into())
+        }
+        "removesuffix" => {
+            let (suffix,): (&str,) = from_args(arguments)?;
+            Ok(text.strip_suffix(suffix).unwrap_or(text).into())
+        }
+        "partition" => {
+            let (separator,): (&str,) = from_args(arguments)?;
+            Ok(match text.split_once(separator) {
+                Some((before, after)) => list(&[before, separator, after]),
+                None => list(&[text, "", ""]),
+            })
+        }
+        "rpartition" => {
+            let (separator,): (&str,) = from_args(arguments)?;
+            Ok(match text.rsplit_once(separator) {
+                Some((before, after)) => list(&[before, separator, after]),
+                None => list(&["", "", text]),
+            })
+        }
+        "rsplit" => {
+            let (separator, most): (&str, Option<usize>) = from_args(arguments)?;
+            let most = most.map_or(usize::MAX, |most| most.saturating_add(1));
+            let mut parts: Vec<_> = text.rsplitn(most, separator).collect();
+            parts.reverse();
+            Ok(list(&parts))
+        }
+        _ => pycompat::unknown_method_callback(state, value, name, arguments),
+    }
+}
+
+/// Python's `json.dumps` with the defaults of transformers; the built-in filter escapes HTML.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja's filters have")]
+fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
+    let bad = |what: String| Error::new(ErrorKind::BadSerialization, what);
+    if value.is_undefined() {
+        return Err(bad("what is undefined cannot be written as JSON".to_owned()));
+    }
+    let indent = match options.get::<Option<Value>>("indent")?.filter(|indent| !indent.is_none()) {
+        None => None,
+        Some(text) if text.as_str().is_some() => text.as_str().map(str::to_owned),
+        Some(count) => Some(" ".repeat(usize::try_from(count)?.min(64))),
+    };
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let separators = match separators.as_deref() {
+        None => None,
+        Some([item, key]) => Some((item.clone(), key.clone())),
+        Some(_) => return Err(bad("`separators` are two texts".to_owned())),
+    };
+    let style = python_json::Style {
+        indent,
+        separators,
+        ensure_ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
+        sort_keys: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
+    };
+    options.assert_all_used()?;
+    python_json::dumps(&value, style).map_err(|error| bad(error.to_string()))
+}
+
+/// Writes a value where `{{ }}` stands, as Python's `str` does.
+fn write(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
+    match value.kind() {
+        ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Seq | ValueKind::Map => {
+            out.write_str(&repr(value)).map_err(Error::from)
+        }
+        _ => minijinja::escape_formatter(out, state, value),
+    }
+}
+
+/// A value as Python's `repr` writes it.
+fn repr(value: &Value) -> String {
+    let items = || value.try_iter().into_iter().flatten();
+    match value.kind() {
+        ValueKind::None | ValueKind::Undefined => "None".to_owned(),
+        ValueKind::Bool => if value.is_true() { "True" } else { "False" }.to_owned(),
+        ValueKind::Number if value.is_integer() => value.to_string(),
+        ValueKind::Number => {
+            f64::try_from(value.clone()).map_or_else(|_| value.to_string(), python_json::float)
+        }
+        ValueKind::String => quoted(value.as_str().unwrap_or_default()),
+        ValueKind::Seq => {
+            let items: Vec<_> = items().map(|item| repr(&item)).collect();
+            format!("[{}]", items.join(", "))
+        }
+        ValueKind::Map => {
+            let pair =
+                |key: Value| format!("{}: {}", repr(&key), repr(&value.get_item(&key).unwrap_or_default()));
+            let items: Vec<_> = items().map(pair).collect();
+            format!("{{{}}}", items.join(", "))
+        }
+        _ => value.to_string(),
+    }
+}
+
+/// A text in Python's quotes: single ones, unless only those occur in it.
+fn quoted(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut out = String::from(quote);
+    for c in text.chars() {
+        match c {
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if c == quote => out.extend(['\\', c]),
+            c if c.is_ascii_control() => out.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out.push(quote);
+    out
+}
