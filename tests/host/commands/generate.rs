@@ -121,6 +121,25 @@ fn json_has_what_scripts_read() {
 }
 
 #[test]
+fn thoughts_keep_to_their_budget_whatever_is_drawn() {
+    let room = room();
+    let mut hits = 0;
+    for seed in 0..12 {
+        let (budget, grace) = (seed * 3 % 10, seed % 4);
+        let found = room.json(&format!(
+            "{GENERATE} --prompt 'Tell me about the river.' --json --max-new-tokens 60 --temperature 1 --seed {seed} --think-budget {budget} --think-grace {grace}"
+        ));
+        let thoughts = found["thinking_tokens"].as_u64().expect("a count");
+        assert!(thoughts <= budget + grace, "{found}");
+        let hit = found["budget_hit"].as_bool().expect("true or false");
+        assert!(!hit || found["text"].as_str().is_some_and(|text| text.contains("</think>")), "{found}");
+        assert!(budget > 0 || (hit && thoughts == 0), "{found}");
+        hits += u64::from(hit);
+    }
+    assert!(hits > 6, "{hits}");
+}
+
+#[test]
 fn limits_stop_where_they_say() {
     let room = room();
     let ask = format!("{GENERATE} --raw --prompt 'The river begins' --json");
