@@ -11,6 +11,8 @@ use crate::text::Conversation;
 pub struct Dialogue {
     /// The system text; an empty one is none.
     pub system: String,
+    /// Tokens of thoughts in an answer, at most.
+    pub budget: Option<u64>,
     /// How the checkpoint is told whether to think, where that is known.
     switch: Option<ThinkSwitch>,
     /// Whether it was told, and what.

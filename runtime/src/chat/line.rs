@@ -16,6 +16,8 @@ pub(super) enum Line {
 pub(super) enum Command {
     /// Switches thinking.
     Think(bool),
+    /// Limits the tokens of thoughts; `None` is no limit.
+    Budget(Option<u64>),
     /// Sets the system text; an empty one is none.
     System(String),
     /// Forgets the turns.
@@ -43,6 +45,13 @@ impl Line {
         let rest = rest.trim();
         let command = match name {
             "system" => return Ok(Self::Command(Command::System(rest.to_owned()))),
+            "budget" if rest == "none" => return Ok(Self::Command(Command::Budget(None))),
+            "budget" => {
+                let tokens = rest.parse().map_err(|_| {
+                    format!("`/budget` takes a number of tokens or `none`, but `{rest}` follows it")
+                })?;
+                return Ok(Self::Command(Command::Budget(Some(tokens))));
+            }
             "think" => Command::Think(true),
             "no_think" => Command::Think(false),
             "clear" => Command::Clear,
@@ -81,6 +90,8 @@ mod tests {
         );
         assert_eq!(command("/system  Be brief. "), Command::System("Be brief.".to_owned()));
         assert_eq!(command("/system"), Command::System(String::new()));
+        assert_eq!(command("/budget 0"), Command::Budget(Some(0)));
+        assert_eq!(command("/budget  none "), Command::Budget(None));
         assert_eq!(
             [command("/clear"), command("/help"), command("/quit")],
             [Command::Clear, Command::Help, Command::Quit]
@@ -90,6 +101,9 @@ mod tests {
             ("/", "there is no command `/`"),
             ("/Think", "there is no command `/Think`"),
             ("/think hard", "`/think` stands alone, but `hard` follows it"),
+            ("/budget", "`/budget` takes a number of tokens or `none`, but `` follows it"),
+            ("/budget -1", "`/budget` takes a number of tokens or `none`, but `-1` follows it"),
+            ("/budget 1.5", "`/budget` takes a number of tokens or `none`, but `1.5` follows it"),
         ] {
             let error = Line::parse(text).unwrap_err();
             assert!(error.starts_with(said), "{error}");

@@ -26,6 +26,7 @@ use crate::text::{ChatTemplate, TextError};
 pub const HELP: &str = "\
 /think         let the model think before it answers
 /no_think      let it answer at once
+/budget N      let it think for N tokens at most; with `none`, as long as it likes
 /system TEXT   set the system text; without a text there is none
 /clear         forget the conversation, but not the system text
 /help          show this
@@ -60,13 +61,15 @@ pub trait Model {
     /// [`ChatError::Text`] where it cannot be read.
     fn opens_thinking(&self, prompt: &str) -> Result<bool, ChatError>;
 
-    /// Continues a prompt and hands the text over as it comes, until `each` wants no more.
+    /// Continues a prompt and hands the text over as it comes, until `each` wants no more. `budget` limits the tokens of
+    /// its thoughts.
     ///
     /// # Errors
     /// [`ChatError::Turn`] where this prompt cannot be continued and others can.
     fn answer(
         &mut self,
         prompt: &str,
+        budget: Option<u64>,
         each: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Ended, ChatError>;
 }
@@ -185,6 +188,13 @@ fn obey(
             dialogue.think(on).map_err(ChatError::Turn)?;
             screen.note(if on { "[thinking is on]" } else { "[thinking is off]" });
         }
+        Line::Command(Command::Budget(tokens)) => {
+            dialogue.budget = tokens;
+            match tokens {
+                Some(tokens) => screen.note(&format!("[thoughts have {tokens} tokens at most]")),
+                None => screen.note("[thoughts have no budget]"),
+            }
+        }
         Line::Command(Command::System(system)) => {
             dialogue.system = system;
             let none = dialogue.system.is_empty();
@@ -227,7 +237,7 @@ fn turn(
             }
         }
     };
-    let ended = model.answer(&prompt, &mut each);
+    let ended = model.answer(&prompt, dialogue.budget, &mut each);
     if let Some(error) = failed {
         return Err(error.into());
     }

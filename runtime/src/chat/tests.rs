@@ -26,11 +26,12 @@ impl Lines for Script {
 struct Parrot {
     answers: VecDeque<Result<(&'static str, Ended), ChatError>>,
     prompts: Vec<String>,
+    budgets: Vec<Option<u64>>,
 }
 
 impl Parrot {
     fn new(answers: impl IntoIterator<Item = Result<(&'static str, Ended), ChatError>>) -> Self {
-        Self { answers: answers.into_iter().collect(), prompts: Vec::new() }
+        Self { answers: answers.into_iter().collect(), prompts: Vec::new(), budgets: Vec::new() }
     }
 }
 
@@ -42,9 +43,11 @@ impl Model for Parrot {
     fn answer(
         &mut self,
         prompt: &str,
+        budget: Option<u64>,
         each: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Ended, ChatError> {
         self.prompts.push(prompt.to_owned());
+        self.budgets.push(budget);
         let (answer, ended) = self.answers.pop_front().expect("a further answer")?;
         let letters: Vec<char> = answer.chars().collect();
         for pair in letters.chunks(2) {
@@ -114,6 +117,18 @@ fn a_scripted_session() {
     assert!(model.answers.is_empty());
     let prompts = model.prompts.join("\n=====\n");
     insta::assert_snapshot!(format!("{answers}\n##### notes\n{notes}\n##### prompts\n{prompts}"));
+}
+
+#[test]
+fn a_budget_holds_until_there_is_another() {
+    let lines = ["one", "/budget 32", "two", "/clear", "three", "/budget none", "four"];
+    let mut model = Parrot::new(std::iter::repeat_with(|| Ok(("so", Ended::Whole))).take(4));
+    let (_, notes, ended) = chat(&nano(), &lines, &mut model, Writer::Script);
+    ended.unwrap();
+    assert_eq!(model.budgets, [None, Some(32), Some(32), None]);
+    assert!(
+        notes.contains("[thoughts have 32 tokens at most]") && notes.contains("[thoughts have no budget]")
+    );
 }
 
 #[test]

@@ -33,6 +33,16 @@ impl BudgetArgs {
         self.think_budget.unwrap_or(0)
     }
 
+    /// The budget's tokens, if there is one.
+    pub(super) fn given(&self) -> Option<u64> {
+        self.think_budget
+    }
+
+    /// How far thoughts may go beyond it.
+    pub(super) fn grace(&self) -> Grace {
+        self.think_grace.unwrap_or_default()
+    }
+
     /// The hook for a prompt in a context, where a budget is given.
     pub(super) fn hook(
         &self,
@@ -42,27 +52,37 @@ impl BudgetArgs {
         context: u64,
     ) -> Result<Option<ThinkingBudget>, CommandError> {
         let Some(tokens) = self.think_budget else { return Ok(None) };
-        let refused = |what: String| Err(CommandError::Refused(what));
         let Some(text) = text else {
-            return refused("--think-budget needs the checkpoint's tokenizer.json".to_owned());
+            let what = "--think-budget needs the checkpoint's tokenizer.json".to_owned();
+            return Err(CommandError::Refused(what));
         };
-        let taken = prompt.len() as u64;
-        if taken.saturating_add(tokens) > context {
-            let prompt =
-                if taken == 1 { "1 prompt token".to_owned() } else { format!("{taken} prompt tokens") };
-            return refused(format!(
-                "--think-budget is {tokens}, which with {prompt} does not fit the context of {context}"
-            ));
-        }
-        if !has_tags(text, checkpoint, prompt)? {
-            return refused(format!(
-                "--think-budget looks for `{OPEN}` and `{CLOSE}`, but neither the prompt nor the chat template of `{}` has them",
-                checkpoint.display()
-            ));
-        }
-        let budget = Budget { tokens: tokens as usize, grace: self.think_grace.unwrap_or_default() };
-        Ok(Some(ThinkingBudget::new(Arc::clone(text), budget)?))
+        hook(text, checkpoint, (prompt, context), (tokens, self.grace())).map(Some)
     }
+}
+
+/// The hook of a budget for a prompt in a context.
+pub(super) fn hook(
+    text: &Arc<Text>,
+    checkpoint: &Path,
+    (prompt, context): (&[u32], u64),
+    (tokens, grace): (u64, Grace),
+) -> Result<ThinkingBudget, CommandError> {
+    let refused = |what: String| Err(CommandError::Refused(what));
+    let taken = prompt.len() as u64;
+    if taken.saturating_add(tokens) > context {
+        let prompt = if taken == 1 { "1 prompt token".to_owned() } else { format!("{taken} prompt tokens") };
+        return refused(format!(
+            "a thinking budget of {tokens} with {prompt} does not fit the context of {context}"
+        ));
+    }
+    if !has_tags(text, checkpoint, prompt)? {
+        return refused(format!(
+            "a thinking budget looks for `{OPEN}` and `{CLOSE}`, but neither the prompt nor the chat template of `{}` has them",
+            checkpoint.display()
+        ));
+    }
+    let budget = Budget { tokens: tokens as usize, grace };
+    Ok(ThinkingBudget::new(Arc::clone(text), budget)?)
 }
 
 /// Whether the model is known to write thoughts as they are looked for.

@@ -2,12 +2,13 @@
 
 use std::io::{IsTerminal, stderr, stdout};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use nemo_ir::artifact::Artifact;
 
+use super::budget::{self, BudgetArgs};
 use super::interrupt::Interrupt;
 use super::sampling::SamplingArgs;
 use super::{CommandError, RunArgs, Shape, directory, load_engine, output, prompt, warn_of_ignored, whole};
@@ -16,7 +17,7 @@ use crate::device::Profiling;
 use crate::engine::{EngineError, choose_target};
 use crate::session::{Finish, Request, Sampling, Session, SessionError};
 use crate::text::{
-    ChatTemplate, Conversation, Frame, GenerationSettings, Text, TextError, TextStream, model_type,
+    ChatTemplate, Conversation, Frame, GenerationSettings, Grace, Text, TextError, TextStream, model_type,
 };
 use crate::weights::checkpoint::check_directory;
 
@@ -30,6 +31,8 @@ pub(super) struct ChatArgs {
     /// New tokens of an answer, at most; as many as there is room for unless given.
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     max_new_tokens: Option<u64>,
+    #[command(flatten)]
+    budget: BudgetArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Positions that the conversation may take; as many as the artifact has unless given.
@@ -61,7 +64,11 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CommandError> {
     if writer == Writer::Person {
         output::line_of_note("write to the model; /help lists the commands, Ctrl-D ends");
     }
+    let mut dialogue = Dialogue::new(switch);
+    dialogue.budget = args.budget.given();
     let mut speaker = Speaker {
+        checkpoint: &args.weights,
+        grace: args.budget.grace(),
         session: Session::new(&mut engine),
         text,
         sampling,
@@ -73,7 +80,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CommandError> {
     };
     let dim = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut screen = Screen { answers: &mut stdout(), notes: &mut stderr(), dim };
-    chat::run(&template, Dialogue::new(switch), &mut speaker, &mut *lines, writer, &mut screen)?;
+    chat::run(&template, dialogue, &mut speaker, &mut *lines, writer, &mut screen)?;
     Ok(())
 }
 
@@ -109,6 +116,9 @@ fn check_template(template: &ChatTemplate) -> Result<(), TextError> {
 
 /// The model of a chat, on an engine.
 struct Speaker<'e> {
+    checkpoint: &'e Path,
+    /// How far thoughts may go beyond their budget.
+    grace: Grace,
     session: Session<'e>,
     text: Arc<Text>,
     sampling: Sampling,
@@ -128,6 +138,7 @@ impl Model for Speaker<'_> {
     fn answer(
         &mut self,
         prompt: &str,
+        budget: Option<u64>,
         each: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Ended, ChatError> {
         let tokens = self.text.encode(prompt, Frame::Written)?;
@@ -139,7 +150,14 @@ impl Model for Speaker<'_> {
                 "the conversation has {length} tokens, and the context {context}; /clear begins a new one"
             )));
         }
+        let budget = budget.map(|budget| {
+            budget::hook(&self.text, self.checkpoint, (&tokens, context), (budget, self.grace))
+        });
+        let budget = budget.transpose().map_err(|error| ChatError::Turn(error.to_string()))?;
         let mut request = Request::new(tokens, self.most.min(room) as usize);
+        if let Some(budget) = budget {
+            request.hooks.push(Box::new(budget));
+        }
         request.sampling = self.sampling;
         request.end.clone_from(&self.end);
         request.hooks.push(self.interrupt.hook());
