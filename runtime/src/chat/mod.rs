@@ -26,7 +26,7 @@ use crate::text::{ChatTemplate, TextError};
 pub const HELP: &str = "\
 /think         let the model think before it answers
 /no_think      let it answer at once
-/budget N      let it think for N tokens at most; with `none`, as long as it likes
+/budget N      let it think for N tokens, and a little longer to end a sentence; with `none`, as long as it likes
 /system TEXT   set the system text; without a text there is none
 /clear         forget the conversation, but not the system text
 /help          show this
@@ -191,7 +191,7 @@ fn obey(
         Line::Command(Command::Budget(tokens)) => {
             dialogue.budget = tokens;
             match tokens {
-                Some(tokens) => screen.note(&format!("[thoughts have {tokens} tokens at most]")),
+                Some(tokens) => screen.note(&format!("[thoughts have a budget of {tokens} tokens]")),
                 None => screen.note("[thoughts have no budget]"),
             }
         }

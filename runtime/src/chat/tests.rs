@@ -127,7 +127,8 @@ fn a_budget_holds_until_there_is_another() {
     ended.unwrap();
     assert_eq!(model.budgets, [None, Some(32), Some(32), None]);
     assert!(
-        notes.contains("[thoughts have 32 tokens at most]") && notes.contains("[thoughts have no budget]")
+        notes.contains("[thoughts have a budget of 32 tokens]")
+            && notes.contains("[thoughts have no budget]")
     );
 }
 

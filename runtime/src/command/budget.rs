@@ -10,7 +10,7 @@ use crate::text::{Budget, CLOSE, ChatTemplate, Grace, OPEN, Text, TextError, Thi
 
 #[derive(Debug, Args)]
 pub(super) struct BudgetArgs {
-    /// Tokens of thoughts, at most; then the thoughts are closed, and the answer begins. 0 is none.
+    /// Tokens of thoughts; then the thoughts are closed, within the grace, and the answer begins. 0 allows no thoughts.
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     think_budget: Option<u64>,
     /// How far thoughts may go beyond their budget to end with a sentence or a line: tokens, or a part of the

@@ -55,6 +55,13 @@ fn method(state: &State<'_, '_>, value: &Value, name: &str, arguments: &[Value])
                 None => list(&["", "", text]),
             })
         }
+        "find" | "rfind" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            let found = if name == "find" { text.find(part) } else { text.rfind(part) };
+            // Python counts characters, as slices do.
+            let place = found.map_or(-1, |byte| text[..byte].chars().count() as i64);
+            Ok(place.into())
+        }
         "rsplit" => {
             let (separator, most): (&str, Option<usize>) = from_args(arguments)?;
             let most = most.map_or(usize::MAX, |most| most.saturating_add(1));
