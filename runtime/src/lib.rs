@@ -6,12 +6,14 @@
 //!
 //! [`engine::Engine`] runs single steps of the step contract; [`session::Session`] turns requests into
 //! steps, with slots, KV pages, sampling and hooks; [`text`] is the way from and to text,
-//! and [`chat`] a dialogue of turns.
+//! [`chat`] is a dialogue of turns, and
+//! [`eval`] counts what a model gets right.
 
 pub mod chat;
 pub mod command;
 pub mod device;
 pub mod engine;
+pub mod eval;
 pub mod session;
 pub mod step;
 pub mod text;

@@ -90,6 +90,35 @@ impl ThinkSwitch {
     }
 }
 
+impl ThinkSwitch {
+    /// Tells a conversation that may begin with a system message, which keeps its place.
+    ///
+    /// # Errors
+    /// A clause that says why not, for a system message that is no plain text.
+    pub(crate) fn set(self, on: bool, conversation: &mut Conversation) -> Result<(), String> {
+        let is_system = |message: &&Value| message.get("role").is_some_and(|role| role == "system");
+        let system =
+            match conversation.messages.first().filter(is_system).and_then(|first| first.get("content")) {
+                None => String::new(),
+                Some(Value::String(text)) => text.clone(),
+                Some(_) => {
+                    return Err(
+                        "the system message has parts, so nobody can add to its text whether to think"
+                            .to_owned(),
+                    );
+                }
+            };
+        if conversation.messages.first().as_ref().is_some_and(is_system) {
+            conversation.messages.remove(0);
+        }
+        let system = self.tell(on, &system, conversation);
+        if !system.is_empty() {
+            conversation.messages.insert(0, json!({"role": "system", "content": system}));
+        }
+        Ok(())
+    }
+}
+
 const QUESTION: &str = "What is a river?";
 const MEANINGLESS: &str = "Qxz";
 

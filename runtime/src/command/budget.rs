@@ -20,7 +20,7 @@ pub(super) struct BudgetArgs {
 }
 
 /// Tokens, or per cent.
-fn grace(text: &str) -> Result<Grace, String> {
+pub(super) fn grace(text: &str) -> Result<Grace, String> {
     match text.strip_suffix('%') {
         Some(percent) => number(percent, 0..=100).map(|percent| Grace::Percent(percent as u8)),
         None => whole(text).map(|tokens| Grace::Tokens(usize::try_from(tokens).unwrap_or(usize::MAX))),

@@ -3,6 +3,7 @@
 mod bench;
 mod budget;
 mod chat;
+mod eval;
 mod generate;
 mod interrupt;
 mod logits;
@@ -30,6 +31,7 @@ use crate::device::host::object::ObjectError;
 use crate::device::host::pool::Pinning;
 use crate::device::{DeviceError, Profiling};
 use crate::engine::{Engine, EngineError, EngineOptions};
+use crate::eval::{PlotError, ProblemError};
 use crate::session::SessionError;
 use crate::step::StepError;
 use crate::text::{GenerationSettings, TextError};
@@ -49,6 +51,8 @@ enum Command {
     Generate(generate::GenerateArgs),
     /// Talk with a model.
     Chat(chat::ChatArgs),
+    /// Answer a file of problems under several thinking budgets, and count what is right.
+    Eval(eval::EvalArgs),
     /// Write the logits of every token of a sequence to a safetensors file.
     Logits(logits::LogitsArgs),
     /// Measure prefill and decode speed beside the machine's memory bandwidth.
@@ -119,6 +123,10 @@ enum CommandError {
     Output(std::io::Error),
     #[error(transparent)]
     Chat(ChatError),
+    #[error(transparent)]
+    Problems(#[from] ProblemError),
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     #[error("{source}: {advice}")]
     NoRoom { source: SessionError, advice: String },
     #[error("{0}")]
@@ -130,6 +138,7 @@ pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Logits(args) => logits::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Verify(args) => verify::run(&args),

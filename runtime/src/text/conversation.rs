@@ -43,7 +43,7 @@ impl Conversation {
     }
 
     /// The conversation that a JSON document holds, or what is wrong with it.
-    fn from_json(json: Value) -> Result<Self, String> {
+    pub(crate) fn from_json(json: Value) -> Result<Self, String> {
         let (messages, tools, variables) = match json {
             Value::Object(mut object) => {
                 let Some(messages) = object.shift_remove("messages") else {
