@@ -12,14 +12,14 @@ use crate::command::{failure, nemort, stdout};
 use crate::engine::engine;
 use crate::toy::{self, continued, next};
 
-const NEWLINE: u32 = 13;
-const OPEN: u32 = 14;
+pub const NEWLINE: u32 = 13;
+pub const OPEN: u32 = 14;
 const CLOSE: u32 = 15;
 /// What the budget forces where a line has begun.
 const CLOSING: [u32; 4] = [NEWLINE, CLOSE, NEWLINE, NEWLINE];
 
 /// Letters `a` to `m`, a newline, and the two tags, each a token; the template opens thoughts.
-fn thinking(directory: &Path) {
+pub fn thinking(directory: &Path) {
     let mut vocab: serde_json::Map<_, _> =
         ('a'..='m').enumerate().map(|(id, c)| (c.to_string(), id.into())).collect();
     vocab.insert("\u{10A}".to_owned(), NEWLINE.into());
@@ -48,7 +48,7 @@ fn text() -> Arc<Text> {
 }
 
 /// What the toy says with a budget and no grace; how many of the tokens are thoughts.
-fn budgeted(prompt: &[u32], budget: usize, count: usize) -> (Vec<u32>, usize) {
+pub fn budgeted(prompt: &[u32], budget: usize, count: usize) -> (Vec<u32>, usize) {
     let mut tokens = prompt.to_vec();
     let mut inside = prompt.iter().rposition(|token| *token == OPEN).is_some();
     let mut line = false;

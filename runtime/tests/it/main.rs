@@ -4,6 +4,7 @@
 mod budget;
 mod command;
 mod engine;
+mod eval;
 mod fake;
 mod gpu;
 mod libcuda;
