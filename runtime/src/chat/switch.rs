@@ -160,6 +160,32 @@ mod tests {
     }
 
     #[test]
+    fn a_system_message_keeps_its_place() {
+        let told = |switch: ThinkSwitch, system: Option<Value>| {
+            let system = system.map(|content| json!({"role": "system", "content": content}));
+            let question = json!({"role": "user", "content": "Q"});
+            let messages = system.into_iter().chain([question]).collect();
+            let mut conversation = Conversation { messages, ..Conversation::default() };
+            switch.set(false, &mut conversation)?;
+            Ok::<_, String>(conversation)
+        };
+        let contents = |conversation: Conversation| -> Vec<Value> {
+            conversation.messages.iter().map(|message| message["content"].clone()).collect()
+        };
+        let words = |system| contents(told(ThinkSwitch::Words, system).unwrap());
+        assert_eq!(words(None), ["/no_think", "Q"]);
+        assert_eq!(words(Some("S".into())), ["S /no_think", "Q"]);
+        let detailed = |system| contents(told(ThinkSwitch::Detailed, system).unwrap());
+        assert_eq!(detailed(None), ["detailed thinking off", "Q"]);
+        assert_eq!(detailed(Some("S".into())), ["detailed thinking off", "S\n\nQ"]);
+        let keyword = told(ThinkSwitch::Keyword, Some("S".into())).unwrap();
+        assert_eq!(keyword.variables["enable_thinking"], json!(false));
+        assert_eq!(contents(keyword), ["S", "Q"]);
+        let parts = json!([{"type": "text", "text": "S"}]);
+        assert!(told(ThinkSwitch::Words, Some(parts)).unwrap_err().contains("has parts"));
+    }
+
+    #[test]
     fn a_template_that_knows_no_thoughts_has_no_switch() {
         let plain = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
         assert_eq!(found(plain, "nemotron_h"), None);

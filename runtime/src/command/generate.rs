@@ -1,11 +1,11 @@
 //! `nemort generate`.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nemo_ir::artifact::Artifact;
 use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
@@ -13,12 +13,13 @@ use serde_json::json;
 use super::budget::BudgetArgs;
 use super::sampling::SamplingArgs;
 use super::{CommandError, RunArgs, Shape, directory, load_engine, output, token, warn_of_ignored, whole};
+use crate::chat::ThinkSwitch;
 use crate::device::Profiling;
 use crate::engine::{EngineError, choose_target};
 use crate::session::{Deadline, Hook, Request, Session, SessionError, TotalTokens, positions};
 use crate::text::{
     ChatTemplate, Conversation, Frame, GenerationSettings, Parted, StopFilter, StopText, Text, TextError,
-    TextStream, ThinkingBudget, Usage, part,
+    TextStream, ThinkingBudget, Usage, model_type, part,
 };
 use crate::weights::checkpoint::check_directory;
 
@@ -48,6 +49,9 @@ pub(super) struct GenerateArgs {
     /// New tokens, at most.
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     max_new_tokens: Option<u64>,
+    /// Tell the model whether to think, in its family's way; it does as its template says unless given.
+    #[arg(long, value_name = "on|off", value_enum, conflicts_with_all = ["raw", "tokens"])]
+    think: Option<Think>,
     #[command(flatten)]
     budget: BudgetArgs,
     /// Tokens of prompt and answer together, at most.
@@ -73,6 +77,13 @@ pub(super) struct GenerateArgs {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+}
+
+/// Whether a model is to think.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Think {
+    On,
+    Off,
 }
 
 /// A number and a unit.
@@ -220,16 +231,34 @@ fn prompt(args: &GenerateArgs, text: Option<&Arc<Text>>) -> Result<(Vec<u32>, bo
     let (written, frame) = match (&args.chat, &args.prompt) {
         (None, Some(prompt)) if args.raw => (prompt.clone(), Frame::Added),
         (chat, prompt) => {
-            let conversation = match chat {
+            let mut conversation = match chat {
                 Some(file) => Conversation::open(file)?,
                 None => Conversation::prompt(prompt.as_deref().unwrap_or_default()),
             };
-            (ChatTemplate::open(&args.weights)?.render(&conversation)?, Frame::Written)
+            let template = ChatTemplate::open(&args.weights)?;
+            if let Some(think) = args.think {
+                tell(think, &args.weights, &template, &mut conversation)?;
+            }
+            (template.render(&conversation)?, Frame::Written)
         }
     };
     let tokens = text.encode(&written, frame)?;
     let opened = text.opens_thinking(&tokens)?;
     Ok((tokens, opened))
+}
+
+/// Tells the model whether to think.
+fn tell(
+    think: Think,
+    checkpoint: &Path,
+    template: &ChatTemplate,
+    conversation: &mut Conversation,
+) -> Result<(), CommandError> {
+    let refused =
+        |what: String| CommandError::Refused(format!("--think cannot be said to this model: {what}"));
+    let switch = ThinkSwitch::find(template, model_type(checkpoint)?.as_deref())
+        .ok_or_else(|| refused(ThinkSwitch::SOUGHT.to_owned()))?;
+    switch.set(think == Think::On, conversation).map_err(refused)
 }
 
 /// What to do where a prompt and `new` tokens do not fit a context of `most`.

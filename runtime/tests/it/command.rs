@@ -149,6 +149,38 @@ fn generate_prints_one_json_document() {
 }
 
 #[test]
+fn generate_tells_the_model_whether_to_think() {
+    with_toy(|file, weights, dir| {
+        let template =
+            "{% for m in messages %}{{ m.content }}{% endfor %}{{ 'k' if enable_thinking else 'l' }}";
+        std::fs::write(dir.join("chat_template.jinja"), template).unwrap();
+        let tokens = |more: &[&str]| {
+            let base =
+                ["generate", file, "--weights", weights, "--json", "--prompt", "b", "--max-new-tokens", "5"];
+            let output = nemort(&[&base, more].concat());
+            assert!(output.status.success(), "{output:?}");
+            serde_json::from_str::<Value>(stdout(&output)).unwrap()["tokens"].clone()
+        };
+        let after = |last: u32| serde_json::json!(continued(&[1, last], 5));
+        assert_ne!(after(10), after(11));
+        assert_eq!((tokens(&["--think", "on"]), tokens(&["--think", "off"])), (after(10), after(11)));
+        assert_eq!(tokens(&[]), after(11));
+        std::fs::write(dir.join("chat_template.jinja"), "{{ messages[0].content }}").unwrap();
+        let ask = |prompt: &[&str], think: &str, code| {
+            failure(&[&["generate", file, "--weights", weights, "--think", think], prompt].concat(), code)
+        };
+        let said = ask(&["--prompt", "b"], "off", 1);
+        assert!(
+            said.contains("--think cannot be said to this model: its chat template takes no notice"),
+            "{said}"
+        );
+        assert!(ask(&["--prompt", "b", "--raw"], "on", 2).contains("cannot be used with"));
+        assert!(ask(&["--tokens", "1"], "on", 2).contains("cannot be used with"));
+        assert!(ask(&["--prompt", "b"], "maybe", 2).contains("[possible values: on, off]"));
+    });
+}
+
+#[test]
 fn generate_says_what_is_wrong() {
     with_toy(|file, weights, dir| {
         let generate =
