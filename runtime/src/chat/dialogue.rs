@@ -112,7 +112,13 @@ mod tests {
                 told.messages.iter().map(|message| message["content"].as_str().unwrap().to_owned()).collect();
             (texts.join("|"), Value::from(told.variables).to_string())
         };
-        let all = [ThinkSwitch::Keyword, ThinkSwitch::Words, ThinkSwitch::Reasoning, ThinkSwitch::Detailed];
+        let all = [
+            ThinkSwitch::Keyword,
+            ThinkSwitch::Words,
+            ThinkSwitch::LastWord,
+            ThinkSwitch::Reasoning,
+            ThinkSwitch::Detailed,
+        ];
         let lines = all.iter().flat_map(|switch| {
             [(true, "s"), (false, "s"), (false, "")].map(|(on, system)| {
                 let (texts, variables) = told(*switch, on, system);

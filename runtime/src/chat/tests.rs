@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Lines that were written beforehand; `^C` gives one up.
@@ -117,6 +119,56 @@ fn a_scripted_session() {
     assert!(model.answers.is_empty());
     let prompts = model.prompts.join("\n=====\n");
     insta::assert_snapshot!(format!("{answers}\n##### notes\n{notes}\n##### prompts\n{prompts}"));
+}
+
+#[test]
+fn a_command_overrules_a_word_inside_a_question() {
+    let lines = [
+        "Say it briefly. /no_think",
+        "/think",
+        "And now?",
+        "/no_think",
+        "What is /think?",
+        "Go on",
+        "/clear",
+        "Hm",
+    ];
+    let mut model = Parrot::new(std::iter::repeat_with(|| Ok(("so", Ended::Whole))).take(5));
+    let (_, _, ended) = chat(&nano(), &lines, &mut model, Writer::Script);
+    ended.unwrap();
+    let thinks = model.prompts.iter().map(|prompt| prompt.ends_with("<think>\n")).collect::<Vec<_>>();
+    assert_eq!(thinks, [false, true, false, false, false], "{:#?}", model.prompts);
+    // The template takes every word out again.
+    for prompt in &model.prompts {
+        assert!(!prompt.contains("/think\n") && !prompt.contains("/no_think"), "{prompt}");
+    }
+    assert!(
+        model.prompts[1].contains("User\nSay it briefly.\n") && model.prompts[1].contains("User\nAnd now?\n")
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_command_overrules_whatever_was_written(
+        texts in proptest::collection::vec(
+            proptest::collection::vec(prop::sample::select(vec!["/think", "/no_think", "/", "think", "a", " "]), 0..6),
+            2..5,
+        ),
+        on: bool,
+    ) {
+        let template = nano();
+        let mut dialogue = Dialogue::new(ThinkSwitch::find(&template, None));
+        dialogue.think(on).unwrap();
+        dialogue.system = texts[0].concat();
+        for (at, text) in texts[1..].iter().enumerate() {
+            if at > 0 {
+                dialogue.answered("so");
+            }
+            dialogue.ask(&text.concat());
+        }
+        let prompt = template.render(&dialogue.conversation()).unwrap();
+        prop_assert!(prompt.ends_with(if on { "<think>\n" } else { "<think></think>" }), "{}", prompt);
+    }
 }
 
 #[test]
