@@ -8,15 +8,24 @@ use clap::Args;
 use super::{CommandError, number, whole};
 use crate::text::{Budget, CLOSE, ChatTemplate, Grace, OPEN, Text, TextError, ThinkingBudget};
 
+/// The options of a chat, where a budget may also come later.
 #[derive(Debug, Args)]
-pub(super) struct BudgetArgs {
+pub(super) struct ChatBudgetArgs {
     /// Tokens of thoughts; then the thoughts are closed, within the grace, and the answer begins. 0 allows no thoughts.
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     think_budget: Option<u64>,
     /// How far thoughts may go beyond their budget to end with a sentence or a line: tokens, or a part of the
     /// budget as `10%`, which it is unless given.
-    #[arg(long, value_name = "N|N%", value_parser = grace, allow_negative_numbers = true, requires = "think_budget")]
+    #[arg(long, value_name = "N|N%", value_parser = grace, allow_negative_numbers = true)]
     think_grace: Option<Grace>,
+}
+
+/// The options of a single answer, where a grace means nothing without a budget.
+#[derive(Debug, Args)]
+#[command(mut_arg("think_grace", |grace| grace.requires("think_budget")))]
+pub(super) struct BudgetArgs {
+    #[command(flatten)]
+    options: ChatBudgetArgs,
 }
 
 /// Tokens, or per cent.
@@ -27,12 +36,7 @@ fn grace(text: &str) -> Result<Grace, String> {
     }
 }
 
-impl BudgetArgs {
-    /// The budget's tokens, or 0 without one.
-    pub(super) fn tokens(&self) -> u64 {
-        self.think_budget.unwrap_or(0)
-    }
-
+impl ChatBudgetArgs {
     /// The budget's tokens, if there is one.
     pub(super) fn given(&self) -> Option<u64> {
         self.think_budget
@@ -41,6 +45,18 @@ impl BudgetArgs {
     /// How far thoughts may go beyond it.
     pub(super) fn grace(&self) -> Grace {
         self.think_grace.unwrap_or_default()
+    }
+}
+
+impl BudgetArgs {
+    /// The budget's tokens, or 0 without one.
+    pub(super) fn tokens(&self) -> u64 {
+        self.given().unwrap_or(0)
+    }
+
+    /// The budget's tokens, if there is one.
+    pub(super) fn given(&self) -> Option<u64> {
+        self.options.given()
     }
 
     /// The hook for a prompt in a context, where a budget is given.
@@ -51,12 +67,12 @@ impl BudgetArgs {
         prompt: &[u32],
         context: u64,
     ) -> Result<Option<ThinkingBudget>, CommandError> {
-        let Some(tokens) = self.think_budget else { return Ok(None) };
+        let Some(tokens) = self.given() else { return Ok(None) };
         let Some(text) = text else {
             let what = "--think-budget needs the checkpoint's tokenizer.json".to_owned();
             return Err(CommandError::Refused(what));
         };
-        hook(text, checkpoint, (prompt, context), (tokens, self.grace())).map(Some)
+        hook(text, checkpoint, (prompt, context), (tokens, self.options.grace())).map(Some)
     }
 }
 

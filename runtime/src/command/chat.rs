@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 use nemo_ir::artifact::Artifact;
 
-use super::budget::{self, BudgetArgs};
+use super::budget::{self, ChatBudgetArgs};
 use super::interrupt::Interrupt;
 use super::sampling::SamplingArgs;
 use super::{CommandError, RunArgs, Shape, directory, load_engine, output, prompt, warn_of_ignored, whole};
@@ -32,7 +32,7 @@ pub(super) struct ChatArgs {
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     max_new_tokens: Option<u64>,
     #[command(flatten)]
-    budget: BudgetArgs,
+    budget: ChatBudgetArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Positions that the conversation may take; as many as the artifact has unless given.
