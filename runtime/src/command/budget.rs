@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{CommandError, number, whole};
+use super::{CommandError, number, output, whole};
 use crate::text::{Budget, CLOSE, ChatTemplate, Grace, OPEN, Text, TextError, ThinkingBudget};
 
 /// The options of a chat, where a budget may also come later.
@@ -101,6 +101,21 @@ pub(super) fn hook(
     Ok(ThinkingBudget::new(Arc::clone(text), budget)?)
 }
 
+/// Warns where thoughts may take all the new tokens that `--max-new-tokens` allows.
+pub(super) fn warn_of_no_answer(budget: Option<u64>, max_new_tokens: Option<u64>) {
+    if let Some(what) = no_answer(budget, max_new_tokens) {
+        output::warning(&what);
+    }
+}
+
+/// What is to be said where a budget and a number of new tokens leave no room for an answer.
+pub(super) fn no_answer(budget: Option<u64>, max_new_tokens: Option<u64>) -> Option<String> {
+    let (budget, most) = budget.zip(max_new_tokens).filter(|(budget, most)| most <= budget)?;
+    Some(format!(
+        "thoughts with a budget of {budget} leave no room for an answer where --max-new-tokens is {most}"
+    ))
+}
+
 /// Whether the model is known to write thoughts as they are looked for.
 fn has_tags(text: &Text, checkpoint: &Path, prompt: &[u32]) -> Result<bool, CommandError> {
     let tagged = |written: &str| written.contains(OPEN) || written.contains(CLOSE);
@@ -115,6 +130,22 @@ fn has_tags(text: &Text, checkpoint: &Path, prompt: &[u32]) -> Result<bool, Comm
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn thoughts_that_take_every_token_leave_no_answer() {
+        for most in [1, 8] {
+            let said = no_answer(Some(8), Some(most)).unwrap();
+            assert_eq!(
+                said,
+                format!(
+                    "thoughts with a budget of 8 leave no room for an answer where --max-new-tokens is {most}"
+                )
+            );
+        }
+        for (budget, most) in [(Some(8), Some(9)), (Some(8), None), (None, Some(1)), (Some(0), Some(1))] {
+            assert_eq!(no_answer(budget, most), None, "{budget:?} {most:?}");
+        }
+    }
 
     #[test]
     fn graces_are_tokens_or_per_cent() {

@@ -49,6 +49,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CommandError> {
     if args.max_new_tokens == Some(0) {
         return Err(SessionError::NoNewTokens.into());
     }
+    budget::warn_of_no_answer(args.budget.given(), args.max_new_tokens);
     let text = Arc::new(Text::open(&args.weights, limits.vocab)?);
     let settings = GenerationSettings::open(&args.weights)?;
     warn_of_ignored(&settings);
