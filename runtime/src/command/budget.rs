@@ -42,9 +42,10 @@ impl ChatBudgetArgs {
         self.think_budget
     }
 
-    /// How far thoughts may go beyond it.
-    pub(super) fn grace(&self) -> Grace {
-        self.think_grace.unwrap_or_default()
+    /// A budget of so many tokens.
+    pub(super) fn budget(&self, tokens: u64) -> Budget {
+        let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
+        Budget { tokens, grace: self.think_grace.unwrap_or_default() }
     }
 }
 
@@ -72,7 +73,8 @@ impl BudgetArgs {
             let what = "--think-budget needs the checkpoint's tokenizer.json".to_owned();
             return Err(CommandError::Refused(what));
         };
-        hook(text, checkpoint, (prompt, context), (tokens, self.options.grace())).map(Some)
+        let budget = self.options.budget(tokens);
+        hook(text, checkpoint, (prompt, context), budget).map(Some)
     }
 }
 
@@ -81,11 +83,11 @@ pub(super) fn hook(
     text: &Arc<Text>,
     checkpoint: &Path,
     (prompt, context): (&[u32], u64),
-    (tokens, grace): (u64, Grace),
+    budget: Budget,
 ) -> Result<ThinkingBudget, CommandError> {
     let refused = |what: String| Err(CommandError::Refused(what));
-    let taken = prompt.len() as u64;
-    if taken.saturating_add(tokens) > context {
+    let (taken, tokens) = (prompt.len() as u64, budget.tokens);
+    if taken.saturating_add(tokens as u64) > context {
         let prompt = if taken == 1 { "1 prompt token".to_owned() } else { format!("{taken} prompt tokens") };
         return refused(format!(
             "a thinking budget of {tokens} with {prompt} does not fit the context of {context}"
@@ -97,8 +99,29 @@ pub(super) fn hook(
             checkpoint.display()
         ));
     }
-    let budget = Budget { tokens: tokens as usize, grace };
     Ok(ThinkingBudget::new(Arc::clone(text), budget)?)
+}
+
+/// Tokens that thoughts leave to their closing and to the beginning of an answer, where they can.
+const REST: u64 = 16;
+
+/// Refuses a budget that no prompt of a chat leaves room for.
+pub(super) fn check(budget: Budget, context: u64) -> Result<(), CommandError> {
+    let limit = budget.limit() as u64;
+    if limit.saturating_add(REST) <= context {
+        return Ok(());
+    }
+    let (tokens, grace) = (budget.tokens, limit - budget.tokens as u64);
+    Err(CommandError::Refused(format!(
+        "a thinking budget of {tokens}, a grace of {grace} and {REST} tokens for an answer do not fit the context of {context}"
+    )))
+}
+
+/// As much of a budget as fits where there is room for so many new tokens; grace goes first.
+pub(super) fn fit(budget: Budget, room: u64) -> Budget {
+    let most = usize::try_from(room.saturating_sub(REST)).unwrap_or(usize::MAX);
+    let tokens = budget.tokens.min(most);
+    Budget { tokens, grace: Grace::Tokens(budget.limit().min(most) - tokens) }
 }
 
 /// Warns where thoughts may take all the new tokens that `--max-new-tokens` allows.
@@ -130,6 +153,28 @@ fn has_tags(text: &Text, checkpoint: &Path, prompt: &[u32]) -> Result<bool, Comm
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_budget_gives_way_to_an_answer() {
+        let budget = Budget { tokens: 50, grace: Grace::Percent(20) };
+        let fitted = |room| {
+            let Budget { tokens, grace } = fit(budget, room);
+            (tokens, grace)
+        };
+        assert_eq!(fitted(u64::MAX), (50, Grace::Tokens(10)));
+        assert_eq!(fitted(60 + REST), (50, Grace::Tokens(10)));
+        assert_eq!(fitted(53 + REST), (50, Grace::Tokens(3)));
+        assert_eq!(fitted(20 + REST), (20, Grace::Tokens(0)));
+        assert_eq!(fitted(3), (0, Grace::Tokens(0)));
+        assert!(check(budget, 60 + REST).is_ok());
+        assert_eq!(
+            check(budget, 59 + REST).unwrap_err().to_string(),
+            "a thinking budget of 50, a grace of 10 and 16 tokens for an answer do not fit the context of 75"
+        );
+        let huge = Budget { tokens: usize::MAX, grace: Grace::Percent(100) };
+        assert!(check(huge, u64::MAX - 1).is_err());
+        assert!(check(Budget { tokens: 0, grace: Grace::default() }, REST).is_ok());
+    }
 
     #[test]
     fn thoughts_that_take_every_token_leave_no_answer() {
