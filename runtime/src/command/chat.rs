@@ -21,7 +21,14 @@ use crate::text::{
 };
 use crate::weights::checkpoint::check_directory;
 
+/// What `--help` says of the signal.
+const CTRL_C: &str = "\
+Lines come from the terminal, or from a file or a pipe where standard input is one. Ctrl-C stops an answer; with lines \
+from a file or a pipe, a second one within the same answer, or one while no answer is being given, ends the program \
+with exit code 130.";
+
 #[derive(Debug, Args)]
+#[command(after_help = CTRL_C)]
 pub(super) struct ChatArgs {
     #[command(flatten)]
     run: RunArgs,
@@ -80,7 +87,7 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CommandError> {
         context,
         compiled: limits.max_context,
         max_new_tokens: args.max_new_tokens,
-        interrupt: Interrupt::new()
+        interrupt: Interrupt::new(writer)
             .map_err(|error| CommandError::Refused(format!("cannot listen for Ctrl-C: {error}")))?,
     };
     let dim = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
