@@ -73,7 +73,9 @@ pub(super) fn run(args: &ChatArgs) -> Result<(), CommandError> {
     let shape = Shape { max_seqs: 1, max_context: context, profiling: Profiling::Off };
     let mut engine = load_engine(&artifact, &args.run, directory(&args.weights), shape)?;
     if writer == Writer::Person {
-        output::line_of_note("write to the model; /help lists the commands, Ctrl-D ends");
+        output::line_of_note(
+            "write to the model; /help lists the commands, Ctrl-C stops an answer, Ctrl-D ends",
+        );
     }
     let mut dialogue = Dialogue::new(switch);
     dialogue.set_budget(args.budget.given());
