@@ -12,7 +12,9 @@ pub struct Dialogue {
     /// The system text; an empty one is none.
     pub system: String,
     /// Tokens of thoughts in an answer, at most.
-    pub budget: Option<u64>,
+    budget: Option<u64>,
+    /// Whether somebody knows that there is no room for the whole budget any more.
+    shortened: bool,
     /// How the checkpoint is told whether to think, where that is known.
     switch: Option<ThinkSwitch>,
     /// Whether it was told, and what.
@@ -25,6 +27,25 @@ impl Dialogue {
     /// An empty one.
     pub fn new(switch: Option<ThinkSwitch>) -> Self {
         Self { switch, ..Self::default() }
+    }
+
+    /// Tokens of thoughts in an answer, at most.
+    pub fn budget(&self) -> Option<u64> {
+        self.budget
+    }
+
+    /// Limits the tokens of thoughts from now on; `None` is no limit.
+    pub fn set_budget(&mut self, tokens: Option<u64>) {
+        self.budget = tokens;
+        self.shortened = false;
+    }
+
+    /// Whether it is news that only so much of the budget is left.
+    pub(super) fn shorten(&mut self, left: u64) -> bool {
+        let told = self.shortened || self.thinking == Some(false);
+        let news = !told && self.budget.is_some_and(|budget| left < budget);
+        self.shortened |= news;
+        news
     }
 
     /// Has the model think, or not, from now on.
@@ -56,6 +77,13 @@ impl Dialogue {
     /// Forgets every turn.
     pub fn clear(&mut self) {
         self.turns.clear();
+        self.shortened = false;
+    }
+
+    /// What it is without all that was said before the last question.
+    pub(super) fn last_question(&self) -> Self {
+        let asked = self.turns.iter().rposition(|turn| turn["role"] == "user");
+        Self { turns: self.turns[asked.unwrap_or(0)..].to_vec(), ..self.clone() }
     }
 
     /// The dialogue for the template.
@@ -91,6 +119,9 @@ mod tests {
             [json!({"role": "system", "content": "s"}), json!({"role": "user", "content": "a"})];
         let answer = json!({"role": "assistant", "content": "<think>\nwhy\n</think>\n\n"});
         assert_eq!(messages(&dialogue), json!([system, user, answer]));
+        dialogue.ask("b");
+        let question = json!({"role": "user", "content": "b"});
+        assert_eq!(messages(&dialogue.last_question()), json!([system, question]));
         dialogue.clear();
         assert_eq!(messages(&dialogue), json!([system]));
         assert!(dialogue.think(true).unwrap_err().contains("no switch for thinking that is known"));
@@ -112,7 +143,13 @@ mod tests {
                 told.messages.iter().map(|message| message["content"].as_str().unwrap().to_owned()).collect();
             (texts.join("|"), Value::from(told.variables).to_string())
         };
-        let all = [ThinkSwitch::Keyword, ThinkSwitch::Words, ThinkSwitch::Reasoning, ThinkSwitch::Detailed];
+        let all = [
+            ThinkSwitch::Keyword,
+            ThinkSwitch::Words,
+            ThinkSwitch::LastWord,
+            ThinkSwitch::Reasoning,
+            ThinkSwitch::Detailed,
+        ];
         let lines = all.iter().flat_map(|switch| {
             [(true, "s"), (false, "s"), (false, "")].map(|(on, system)| {
                 let (texts, variables) = told(*switch, on, system);

@@ -61,6 +61,18 @@ pub trait Model {
     /// [`ChatError::Text`] where it cannot be read.
     fn opens_thinking(&self, prompt: &str) -> Result<bool, ChatError>;
 
+    /// Looks at a budget before it holds; a warning, where one is due.
+    ///
+    /// # Errors
+    /// [`ChatError::Turn`] where no conversation has room for it.
+    fn check_budget(&self, budget: u64) -> Result<Option<String>, ChatError>;
+
+    /// As much of a budget as there is room for after a prompt.
+    ///
+    /// # Errors
+    /// [`ChatError::Full`] where the prompt itself has no room.
+    fn fit(&self, prompt: &str, budget: Option<u64>) -> Result<Option<u64>, ChatError>;
+
     /// Continues a prompt and hands the text over as it comes, until `each` wants no more. `budget` limits the tokens of
     /// its thoughts.
     ///
@@ -79,8 +91,10 @@ pub trait Model {
 pub enum Ended {
     /// The model had said everything.
     Whole,
-    /// It had no room for more.
+    /// It was to have no more tokens.
     Cut,
+    /// There was no room for more.
+    Full,
     /// Somebody stopped it.
     Stopped,
 }
@@ -91,6 +105,16 @@ pub enum ChatError {
     /// A line that asks for what cannot be done; the chat itself can go on.
     #[error("{0}")]
     Turn(String),
+    /// A prompt that is longer than the context.
+    #[error("the conversation has {tokens} tokens, and the context {context}")]
+    Full {
+        /// Tokens of the prompt.
+        tokens: u64,
+        /// Positions of the context.
+        context: u64,
+        /// How one comes by a larger context.
+        larger: &'static str,
+    },
     /// A template or a tokenizer that does not work.
     #[error(transparent)]
     Text(#[from] TextError),
@@ -175,12 +199,13 @@ fn obey(
             // A turn that fails leaves the dialogue as it was.
             let mut asked = dialogue.clone();
             asked.ask(&message);
-            let (answer, ended) = turn(template, &asked, model, screen)?;
+            let (answer, ended) = turn(template, &mut asked, model, screen)?;
             asked.answered(&answer);
             *dialogue = asked;
             match ended {
                 Ended::Whole => {}
                 Ended::Cut => screen.note("[cut: an answer may have no more tokens]"),
+                Ended::Full => screen.note("[cut: the context is full; /clear begins a new conversation]"),
                 Ended::Stopped => screen.note("[stopped]"),
             }
         }
@@ -189,10 +214,14 @@ fn obey(
             screen.note(if on { "[thinking is on]" } else { "[thinking is off]" });
         }
         Line::Command(Command::Budget(tokens)) => {
-            dialogue.budget = tokens;
+            let warning = tokens.map(|tokens| model.check_budget(tokens)).transpose()?.flatten();
+            dialogue.set_budget(tokens);
             match tokens {
                 Some(tokens) => screen.note(&format!("[thoughts have a budget of {tokens} tokens]")),
                 None => screen.note("[thoughts have no budget]"),
+            }
+            if let Some(warning) = warning {
+                screen.note(&format!("warning: {warning}"));
             }
         }
         Line::Command(Command::System(system)) => {
@@ -213,14 +242,25 @@ fn obey(
 /// Shows the answer to a dialogue that ends with a question, and gives it.
 fn turn(
     template: &ChatTemplate,
-    dialogue: &Dialogue,
+    dialogue: &mut Dialogue,
     model: &mut dyn Model,
     screen: &mut Screen<'_>,
 ) -> Result<(String, Ended), ChatError> {
-    let prompt = match template.render(&dialogue.conversation()) {
-        Err(error @ TextError::Template { .. }) => return Err(ChatError::Turn(error.to_string())),
-        rendered => rendered?,
+    let prompt = render(template, dialogue)?;
+    let budget = match model.fit(&prompt, dialogue.budget()) {
+        Err(full @ ChatError::Full { larger, .. }) => {
+            let advice = advice(template, dialogue, model, larger)?;
+            return Err(ChatError::Turn(format!("{full}; {advice}")));
+        }
+        fitted => fitted?,
     };
+    if let Some(budget) = budget
+        && dialogue.shorten(budget)
+    {
+        screen.note(&format!(
+            "[thoughts have a budget of {budget} tokens now, as the context has no room for more]"
+        ));
+    }
     let mut show = Show::new(&mut *screen.answers, screen.dim);
     // Thoughts that the prompt has opened belong to what is shown and kept.
     let mut opening = model.opens_thinking(&prompt)?.then_some("<think>\n");
@@ -237,12 +277,35 @@ fn turn(
             }
         }
     };
-    let ended = model.answer(&prompt, dialogue.budget, &mut each);
+    let ended = model.answer(&prompt, budget, &mut each);
     if let Some(error) = failed {
         return Err(error.into());
     }
     show.finish()?;
     Ok((answer, ended?))
+}
+
+/// The prompt of a dialogue that ends with a question.
+fn render(template: &ChatTemplate, dialogue: &Dialogue) -> Result<String, ChatError> {
+    match template.render(&dialogue.conversation()) {
+        Err(error @ TextError::Template { .. }) => Err(ChatError::Turn(error.to_string())),
+        rendered => Ok(rendered?),
+    }
+}
+
+/// What helps where a dialogue is longer than the context.
+fn advice(
+    template: &ChatTemplate,
+    dialogue: &Dialogue,
+    model: &dyn Model,
+    larger: &str,
+) -> Result<String, ChatError> {
+    let system = if dialogue.system.is_empty() { "" } else { " or the system text" };
+    match model.fit(&render(template, &dialogue.last_question())?, None) {
+        Ok(_) => Ok("/clear begins a new one".to_owned()),
+        Err(ChatError::Full { .. }) => Ok(format!("shorten the question{system}, or {larger}")),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use crate::text::{ChatTemplate, Conversation};
 pub enum ThinkSwitch {
     /// The template's variable `enable_thinking`.
     Keyword,
-    /// `/think` or `/no_think` at the end of the system text: Nemotron Nano 2, Llama-Nemotron Super v1.5.
+    /// `/think` or `/no_think` at the end of the system text: Llama-Nemotron Super v1.5.
     Words,
+    /// The same, but a later one inside a question decides: Nemotron Nano 2.
+    LastWord,
     /// `{'reasoning': True}` at the end of the system text: Nemotron-H.
     Reasoning,
     /// `detailed thinking on` as the whole system text, with instructions in the first question:
@@ -51,18 +53,21 @@ impl ThinkSwitch {
             with_system(text).is_some_and(|rendered| rendered != plain.replace(MEANINGLESS, text))
         };
         let texts = [Self::Words, Self::Reasoning, Self::Detailed];
-        texts.into_iter().find(notices).or_else(|| {
+        let found = texts.into_iter().find(notices).or_else(|| {
             let first = if model_type == Some("nemotron_h") { Self::Reasoning } else { Self::Detailed };
             cuts_thoughts(template).then_some(first)
-        })
+        });
+        found.map(
+            |found| if found == Self::Words && reads_questions(template) { Self::LastWord } else { found },
+        )
     }
 
     /// What is said in the system text.
     fn text(self, on: bool) -> &'static str {
         match (self, on) {
             (Self::Keyword, _) => "",
-            (Self::Words, true) => "/think",
-            (Self::Words, false) => "/no_think",
+            (Self::Words | Self::LastWord, true) => "/think",
+            (Self::Words | Self::LastWord, false) => "/no_think",
             (Self::Reasoning, true) => "{'reasoning': True}",
             (Self::Reasoning, false) => "{'reasoning': False}",
             (Self::Detailed, true) => "detailed thinking on",
@@ -78,7 +83,23 @@ impl ThinkSwitch {
                 conversation.variables.insert("enable_thinking".to_owned(), on.into());
                 system.to_owned()
             }
-            Self::Words | Self::Reasoning => format!("{system} {text}").trim_start().to_owned(),
+            Self::Words => ending(system, self.text(!on), text),
+            Self::LastWord => {
+                let contrary = self.text(!on);
+                let mut contradicted = false;
+                let mut last = None;
+                for message in conversation.messages.iter_mut().filter(|message| message["role"] == "user") {
+                    if let Value::String(question) = &mut message["content"] {
+                        contradicted |= question.contains(contrary);
+                        last = Some(question);
+                    }
+                }
+                if let Some(last) = last.filter(|_| contradicted) {
+                    *last = ending(last, contrary, text);
+                }
+                ending(system, contrary, text)
+            }
+            Self::Reasoning => format!("{system} {text}").trim_start().to_owned(),
             Self::Detailed => {
                 let question = conversation.messages.first_mut().and_then(|first| first.get_mut("content"));
                 if let Some(Value::String(question)) = question.filter(|_| !system.is_empty()) {
@@ -119,8 +140,28 @@ impl ThinkSwitch {
     }
 }
 
+/// A text with `word` at its end and without the contrary one, which some templates look for first.
+fn ending(text: &str, contrary: &str, word: &str) -> String {
+    let mut text = text.to_owned();
+    // What is taken out may leave another one behind.
+    while text.contains(contrary) {
+        text = text.replace(contrary, "");
+    }
+    format!("{} {word}", text.trim_end()).trim_start().to_owned()
+}
+
 const QUESTION: &str = "What is a river?";
 const MEANINGLESS: &str = "Qxz";
+
+/// Whether a template takes notice of [`ThinkSwitch::Words`] inside a question.
+fn reads_questions(template: &ChatTemplate) -> bool {
+    let question = format!("{QUESTION} {}", ThinkSwitch::Words.text(false));
+    let render = |question: &str| template.render(&Conversation::prompt(question));
+    match (render(QUESTION), render(&question)) {
+        (Ok(plain), Ok(rendered)) => rendered != plain.replace(QUESTION, &question),
+        _ => false,
+    }
+}
 
 /// Whether a template drops the thoughts of past answers.
 fn cuts_thoughts(template: &ChatTemplate) -> bool {
@@ -148,7 +189,7 @@ mod tests {
     fn every_family_is_recognised() {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/chat");
         for (name, wanted) in [
-            ("nano-v2", ThinkSwitch::Words),
+            ("nano-v2", ThinkSwitch::LastWord),
             ("nano-v2-keyword", ThinkSwitch::Keyword),
             ("nemotron-h", ThinkSwitch::Reasoning),
             ("llama-v1", ThinkSwitch::Detailed),

@@ -1,6 +1,8 @@
 use std::collections::VecDeque;
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// Lines that were written beforehand; `^C` gives one up.
@@ -27,17 +29,38 @@ struct Parrot {
     answers: VecDeque<Result<(&'static str, Ended), ChatError>>,
     prompts: Vec<String>,
     budgets: Vec<Option<u64>>,
+    /// Letters of prompt and thoughts together, at most.
+    context: u64,
 }
 
 impl Parrot {
     fn new(answers: impl IntoIterator<Item = Result<(&'static str, Ended), ChatError>>) -> Self {
-        Self { answers: answers.into_iter().collect(), prompts: Vec::new(), budgets: Vec::new() }
+        Self {
+            answers: answers.into_iter().collect(),
+            prompts: Vec::new(),
+            budgets: Vec::new(),
+            context: 4096,
+        }
     }
 }
 
 impl Model for Parrot {
     fn opens_thinking(&self, prompt: &str) -> Result<bool, ChatError> {
         Ok(prompt.trim_end().ends_with("<think>"))
+    }
+
+    fn check_budget(&self, budget: u64) -> Result<Option<String>, ChatError> {
+        match budget {
+            666 => Err(ChatError::Turn("there is no such budget".to_owned())),
+            _ => Ok((budget == 13).then(|| "this brings bad luck".to_owned())),
+        }
+    }
+
+    fn fit(&self, prompt: &str, budget: Option<u64>) -> Result<Option<u64>, ChatError> {
+        let (tokens, context) = (prompt.len() as u64, self.context);
+        let room = context.checked_sub(tokens);
+        let room = room.ok_or(ChatError::Full { tokens, context, larger: "buy a larger one" })?;
+        Ok(budget.map(|budget| budget.min(room)))
     }
 
     fn answer(
@@ -120,6 +143,56 @@ fn a_scripted_session() {
 }
 
 #[test]
+fn a_command_overrules_a_word_inside_a_question() {
+    let lines = [
+        "Say it briefly. /no_think",
+        "/think",
+        "And now?",
+        "/no_think",
+        "What is /think?",
+        "Go on",
+        "/clear",
+        "Hm",
+    ];
+    let mut model = Parrot::new(std::iter::repeat_with(|| Ok(("so", Ended::Whole))).take(5));
+    let (_, _, ended) = chat(&nano(), &lines, &mut model, Writer::Script);
+    ended.unwrap();
+    let thinks = model.prompts.iter().map(|prompt| prompt.ends_with("<think>\n")).collect::<Vec<_>>();
+    assert_eq!(thinks, [false, true, false, false, false], "{:#?}", model.prompts);
+    // The template takes every word out again.
+    for prompt in &model.prompts {
+        assert!(!prompt.contains("/think\n") && !prompt.contains("/no_think"), "{prompt}");
+    }
+    assert!(
+        model.prompts[1].contains("User\nSay it briefly.\n") && model.prompts[1].contains("User\nAnd now?\n")
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_command_overrules_whatever_was_written(
+        texts in proptest::collection::vec(
+            proptest::collection::vec(prop::sample::select(vec!["/think", "/no_think", "/", "think", "a", " "]), 0..6),
+            2..5,
+        ),
+        on: bool,
+    ) {
+        let template = nano();
+        let mut dialogue = Dialogue::new(ThinkSwitch::find(&template, None));
+        dialogue.think(on).unwrap();
+        dialogue.system = texts[0].concat();
+        for (at, text) in texts[1..].iter().enumerate() {
+            if at > 0 {
+                dialogue.answered("so");
+            }
+            dialogue.ask(&text.concat());
+        }
+        let prompt = template.render(&dialogue.conversation()).unwrap();
+        prop_assert!(prompt.ends_with(if on { "<think>\n" } else { "<think></think>" }), "{}", prompt);
+    }
+}
+
+#[test]
 fn a_budget_holds_until_there_is_another() {
     let lines = ["one", "/budget 32", "two", "/clear", "three", "/budget none", "four"];
     let mut model = Parrot::new(std::iter::repeat_with(|| Ok(("so", Ended::Whole))).take(4));
@@ -130,6 +203,68 @@ fn a_budget_holds_until_there_is_another() {
         notes.contains("[thoughts have a budget of 32 tokens]")
             && notes.contains("[thoughts have no budget]")
     );
+}
+
+#[test]
+fn a_budget_is_looked_at_before_it_holds() {
+    let lines = ["/budget 13", "one", "/budget 666", "two"];
+    let mut model = Parrot::new(std::iter::repeat_with(|| Ok(("so", Ended::Whole))).take(2));
+    let (_, notes, ended) = chat(&nano(), &lines, &mut model, Writer::Person);
+    ended.unwrap();
+    assert_eq!(model.budgets, [Some(13), Some(13)]);
+    let told: Vec<_> = notes.lines().collect();
+    assert_eq!(
+        told,
+        [
+            "[thoughts have a budget of 13 tokens]",
+            "warning: this brings bad luck",
+            "error: there is no such budget"
+        ]
+    );
+}
+
+#[test]
+fn a_budget_shrinks_with_the_room_that_is_left() {
+    let plain = template("{% for m in messages %}{{ m.content }}{% endfor %}");
+    let lines = [
+        "/budget 30",
+        "four",
+        "four",
+        "four",
+        "/clear",
+        "four and twenty",
+        "four",
+        "/budget none",
+        "four",
+        "/budget 2",
+        "four",
+    ];
+    let mut model = Parrot::new(std::iter::repeat_with(|| Ok(("seven..", Ended::Whole))).take(6));
+    model.context = 40;
+    let (_, notes, ended) = chat(&plain, &lines, &mut model, Writer::Person);
+    ended.unwrap();
+    assert_eq!(model.budgets, [Some(30), Some(25), Some(14), Some(25), Some(14), None]);
+    let told: Vec<_> = notes.lines().filter(|line| line.contains("room") || line.contains("error")).collect();
+    insta::assert_snapshot!(told.join("\n"));
+}
+
+#[test]
+fn advice_for_a_full_context_helps() {
+    let plain = template("{% for m in messages %}{{ m.content }}{% endfor %}");
+    let lines = [
+        "0123456789 far too long",
+        "short",
+        "0123456789",
+        "again",
+        "0123456789 far too long",
+        "/system Be brief!!",
+        "0123456789",
+    ];
+    let mut model = Parrot::new([Ok(("0123456789", Ended::Full))]);
+    model.context = 16;
+    let (_, notes, ended) = chat(&plain, &lines, &mut model, Writer::Person);
+    ended.unwrap();
+    insta::assert_snapshot!(notes);
 }
 
 #[test]

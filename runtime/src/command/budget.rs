@@ -5,18 +5,27 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{CommandError, number, whole};
+use super::{CommandError, number, output, whole};
 use crate::text::{Budget, CLOSE, ChatTemplate, Grace, OPEN, Text, TextError, ThinkingBudget};
 
+/// The options of a chat, where a budget may also come later.
 #[derive(Debug, Args)]
-pub(super) struct BudgetArgs {
+pub(super) struct ChatBudgetArgs {
     /// Tokens of thoughts; then the thoughts are closed, within the grace, and the answer begins. 0 allows no thoughts.
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     think_budget: Option<u64>,
     /// How far thoughts may go beyond their budget to end with a sentence or a line: tokens, or a part of the
     /// budget as `10%`, which it is unless given.
-    #[arg(long, value_name = "N|N%", value_parser = grace, allow_negative_numbers = true, requires = "think_budget")]
+    #[arg(long, value_name = "N|N%", value_parser = grace, allow_negative_numbers = true)]
     think_grace: Option<Grace>,
+}
+
+/// The options of a single answer, where a grace means nothing without a budget.
+#[derive(Debug, Args)]
+#[command(mut_arg("think_grace", |grace| grace.requires("think_budget")))]
+pub(super) struct BudgetArgs {
+    #[command(flatten)]
+    options: ChatBudgetArgs,
 }
 
 /// Tokens, or per cent.
@@ -27,20 +36,28 @@ pub(super) fn grace(text: &str) -> Result<Grace, String> {
     }
 }
 
-impl BudgetArgs {
-    /// The budget's tokens, or 0 without one.
-    pub(super) fn tokens(&self) -> u64 {
-        self.think_budget.unwrap_or(0)
-    }
-
+impl ChatBudgetArgs {
     /// The budget's tokens, if there is one.
     pub(super) fn given(&self) -> Option<u64> {
         self.think_budget
     }
 
-    /// How far thoughts may go beyond it.
-    pub(super) fn grace(&self) -> Grace {
-        self.think_grace.unwrap_or_default()
+    /// A budget of so many tokens.
+    pub(super) fn budget(&self, tokens: u64) -> Budget {
+        let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
+        Budget { tokens, grace: self.think_grace.unwrap_or_default() }
+    }
+}
+
+impl BudgetArgs {
+    /// The budget's tokens, or 0 without one.
+    pub(super) fn tokens(&self) -> u64 {
+        self.given().unwrap_or(0)
+    }
+
+    /// The budget's tokens, if there is one.
+    pub(super) fn given(&self) -> Option<u64> {
+        self.options.given()
     }
 
     /// The hook for a prompt in a context, where a budget is given.
@@ -51,12 +68,13 @@ impl BudgetArgs {
         prompt: &[u32],
         context: u64,
     ) -> Result<Option<ThinkingBudget>, CommandError> {
-        let Some(tokens) = self.think_budget else { return Ok(None) };
+        let Some(tokens) = self.given() else { return Ok(None) };
         let Some(text) = text else {
             let what = "--think-budget needs the checkpoint's tokenizer.json".to_owned();
             return Err(CommandError::Refused(what));
         };
-        hook(text, checkpoint, (prompt, context), (tokens, self.grace())).map(Some)
+        let budget = self.options.budget(tokens);
+        hook(text, checkpoint, (prompt, context), budget).map(Some)
     }
 }
 
@@ -65,11 +83,11 @@ pub(super) fn hook(
     text: &Arc<Text>,
     checkpoint: &Path,
     (prompt, context): (&[u32], u64),
-    (tokens, grace): (u64, Grace),
+    budget: Budget,
 ) -> Result<ThinkingBudget, CommandError> {
     let refused = |what: String| Err(CommandError::Refused(what));
-    let taken = prompt.len() as u64;
-    if taken.saturating_add(tokens) > context {
+    let (taken, tokens) = (prompt.len() as u64, budget.tokens);
+    if taken.saturating_add(tokens as u64) > context {
         let prompt = if taken == 1 { "1 prompt token".to_owned() } else { format!("{taken} prompt tokens") };
         return refused(format!(
             "a thinking budget of {tokens} with {prompt} does not fit the context of {context}"
@@ -81,8 +99,44 @@ pub(super) fn hook(
             checkpoint.display()
         ));
     }
-    let budget = Budget { tokens: tokens as usize, grace };
     Ok(ThinkingBudget::new(Arc::clone(text), budget)?)
+}
+
+/// Tokens that thoughts leave to their closing and to the beginning of an answer, where they can.
+const REST: u64 = 16;
+
+/// Refuses a budget that no prompt of a chat leaves room for.
+pub(super) fn check(budget: Budget, context: u64) -> Result<(), CommandError> {
+    let limit = budget.limit() as u64;
+    if limit.saturating_add(REST) <= context {
+        return Ok(());
+    }
+    let (tokens, grace) = (budget.tokens, limit - budget.tokens as u64);
+    Err(CommandError::Refused(format!(
+        "a thinking budget of {tokens}, a grace of {grace} and {REST} tokens for an answer do not fit the context of {context}"
+    )))
+}
+
+/// As much of a budget as fits where there is room for so many new tokens; grace goes first.
+pub(super) fn fit(budget: Budget, room: u64) -> Budget {
+    let most = usize::try_from(room.saturating_sub(REST)).unwrap_or(usize::MAX);
+    let tokens = budget.tokens.min(most);
+    Budget { tokens, grace: Grace::Tokens(budget.limit().min(most) - tokens) }
+}
+
+/// Warns where thoughts may take all the new tokens that `--max-new-tokens` allows.
+pub(super) fn warn_of_no_answer(budget: Option<u64>, max_new_tokens: Option<u64>) {
+    if let Some(what) = no_answer(budget, max_new_tokens) {
+        output::warning(&what);
+    }
+}
+
+/// What is to be said where a budget and a number of new tokens leave no room for an answer.
+pub(super) fn no_answer(budget: Option<u64>, max_new_tokens: Option<u64>) -> Option<String> {
+    let (budget, most) = budget.zip(max_new_tokens).filter(|(budget, most)| most <= budget)?;
+    Some(format!(
+        "thoughts with a budget of {budget} leave no room for an answer where --max-new-tokens is {most}"
+    ))
 }
 
 /// Whether the model is known to write thoughts as they are looked for.
@@ -99,6 +153,44 @@ fn has_tags(text: &Text, checkpoint: &Path, prompt: &[u32]) -> Result<bool, Comm
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_budget_gives_way_to_an_answer() {
+        let budget = Budget { tokens: 50, grace: Grace::Percent(20) };
+        let fitted = |room| {
+            let Budget { tokens, grace } = fit(budget, room);
+            (tokens, grace)
+        };
+        assert_eq!(fitted(u64::MAX), (50, Grace::Tokens(10)));
+        assert_eq!(fitted(60 + REST), (50, Grace::Tokens(10)));
+        assert_eq!(fitted(53 + REST), (50, Grace::Tokens(3)));
+        assert_eq!(fitted(20 + REST), (20, Grace::Tokens(0)));
+        assert_eq!(fitted(3), (0, Grace::Tokens(0)));
+        assert!(check(budget, 60 + REST).is_ok());
+        assert_eq!(
+            check(budget, 59 + REST).unwrap_err().to_string(),
+            "a thinking budget of 50, a grace of 10 and 16 tokens for an answer do not fit the context of 75"
+        );
+        let huge = Budget { tokens: usize::MAX, grace: Grace::Percent(100) };
+        assert!(check(huge, u64::MAX - 1).is_err());
+        assert!(check(Budget { tokens: 0, grace: Grace::default() }, REST).is_ok());
+    }
+
+    #[test]
+    fn thoughts_that_take_every_token_leave_no_answer() {
+        for most in [1, 8] {
+            let said = no_answer(Some(8), Some(most)).unwrap();
+            assert_eq!(
+                said,
+                format!(
+                    "thoughts with a budget of 8 leave no room for an answer where --max-new-tokens is {most}"
+                )
+            );
+        }
+        for (budget, most) in [(Some(8), Some(9)), (Some(8), None), (None, Some(1)), (Some(0), Some(1))] {
+            assert_eq!(no_answer(budget, most), None, "{budget:?} {most:?}");
+        }
+    }
 
     #[test]
     fn graces_are_tokens_or_per_cent() {

@@ -8,7 +8,7 @@ use nemort::session::{Finish, Grown, Hook, Request, Session, TotalTokens, Verdic
 use nemort::text::{Budget, Grace, Text, ThinkingBudget};
 use serde_json::{Value, json};
 
-use crate::command::{failure, nemort, stdout};
+use crate::command::{chat, failure, nemort, stdout};
 use crate::engine::engine;
 use crate::toy::{self, continued, next};
 
@@ -200,6 +200,30 @@ fn generate_keeps_to_a_budget_and_says_so() {
         (&total["stopped_by"], &total["tokens"]),
         (&json!("total-tokens"), &json!(continued(&prompt, 4)))
     );
+}
+
+#[test]
+fn a_chat_keeps_to_a_budget_as_long_as_there_is_room() {
+    let (dir, file) = toy::directory();
+    thinking(dir.path());
+    let (file, weights) = (file.to_str().unwrap(), dir.path().to_str().unwrap());
+    let said = |lines: &str, more: &[&str], code| {
+        let output = chat(file, weights, lines, more);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        format!("$ {}\n{}\n", more.join(" "), String::from_utf8(output.stderr).unwrap())
+    };
+    let mut report = String::new();
+    // The last of these answers has less room than its budget.
+    report += &said("bcd\nbcd\nbcd\nbcd\n", &["--think-budget", "58", "--max-new-tokens", "60"], 0);
+    // A grace may wait for a budget.
+    report += &said("/budget 6\nbcd", &["--think-grace", "0", "--max-new-tokens", "20"], 0);
+    report += &said("", &["--think-budget", "4", "--max-new-tokens", "4"], 0);
+    report += &said("/budget 20", &["--max-new-tokens", "20"], 0);
+    report += &said("", &["--think-budget", "220"], 1);
+    report += &said("", &["--think-budget", "18446744073709551615"], 1);
+    report += &said("", &["--think-budget", "40", "--think-grace", "10", "--max-context", "65"], 1);
+    report += &said("/budget 60", &["--max-context", "64"], 1);
+    insta::assert_snapshot!(report);
 }
 
 #[test]

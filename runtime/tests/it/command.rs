@@ -1,6 +1,6 @@
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -64,9 +64,9 @@ fn generate_prints_text() {
     });
 }
 
-/// `nemort chat` with these lines.
-fn chat(file: &str, weights: &str, lines: &str, more: &[&str]) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_nemort"))
+/// `nemort chat` that waits for lines.
+fn chatting(file: &str, weights: &str, more: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_nemort"))
         .env("CUDA_VISIBLE_DEVICES", "")
         .args(["chat", file, "--weights", weights])
         .args(more)
@@ -74,9 +74,30 @@ fn chat(file: &str, weights: &str, lines: &str, more: &[&str]) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+        .unwrap()
+}
+
+/// `nemort chat` with these lines.
+pub fn chat(file: &str, weights: &str, lines: &str, more: &[&str]) -> Output {
+    let mut child = chatting(file, weights, more);
+    // Options that are refused end it before it reads a line.
+    let _ = child.stdin.take().unwrap().write_all(lines.as_bytes());
     child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_signal_between_answers_ends_a_script() {
+    with_toy(|file, weights, _| {
+        let mut child = chatting(file, weights, &["--max-new-tokens", "4"]);
+        let mut lines = child.stdin.take().unwrap();
+        lines.write_all(b"bcd\n").unwrap();
+        let mut answers = BufReader::new(child.stdout.take().unwrap());
+        // The line's end comes after the answer.
+        answers.read_line(&mut String::new()).unwrap();
+        let kill = format!("kill -INT {}", child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+    });
 }
 
 #[test]
@@ -107,7 +128,14 @@ fn chat_says_what_is_wrong() {
         };
         assert!(says("/frobnicate", &[]).contains("there is no command `/frobnicate`"));
         assert!(says("/think", &[]).contains("no switch for thinking that is known"));
-        assert!(says("bcdefg", &["--max-context", "4"]).contains("has 7 tokens, and the context 4"));
+        let long = says("bcdefg", &["--max-context", "4"]);
+        assert!(
+            long.contains("has 7 tokens, and the context 4; shorten the question, or raise --max-context")
+        );
+        let long = says(&"b".repeat(256), &[]);
+        assert!(
+            long.contains("the context 256; shorten the question, or compile with a larger --max-context")
+        );
         assert!(says("", &["--max-context", "257"]).contains("--max-context"));
         assert!(says("", &["--top-p", "0"]).contains("top-p is 0"));
         std::fs::write(dir.join("chat_template.jinja"), "\n{{ frobnicate() }}").unwrap();
