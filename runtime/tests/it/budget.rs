@@ -214,7 +214,8 @@ fn a_chat_keeps_to_a_budget_as_long_as_there_is_room() {
     };
     let mut report = String::new();
     // The last of these answers has less room than its budget.
-    report += &said("bcd\nbcd\nbcd\nbcd\n", &["--think-budget", "58", "--max-new-tokens", "60"], 0);
+    let long = ["--think-budget", "58", "--max-new-tokens", "60", "--max-context", "160"];
+    report += &said("bcd\nbcd\nbcd\n", &long, 0);
     // A grace may wait for a budget.
     report += &said("/budget 6\nbcd", &["--think-grace", "0", "--max-new-tokens", "20"], 0);
     report += &said("", &["--think-budget", "4", "--max-new-tokens", "4"], 0);
