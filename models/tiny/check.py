@@ -1,10 +1,12 @@
 """Measures a checkpoint folder on held-out problems, in f32 from the stored weights.
 
     python check.py accuracy FOLDER [--problems 500] [--budgets 0 8 16 32 64 128]
-    python check.py problems nano2-tiny --count 500 --thinking on > problems.jsonl
-    python check.py reference FOLDER [--problems 200]     # against transformers or plain torch, token by token
+    python check.py problems [--count 500] > problems.jsonl
+    python check.py reference FOLDER [--problems 200] [--write FILE]
 
-`problems` writes one object a line: {"messages": [...], "answer": "...", "thinking": "on" | "off"}.
+`problems` writes one object a line, {"messages": [...], "answer": "..."}, as `nemort eval` reads them; nothing in it says
+whether to think. `reference` answers the first of these problems greedily, thinking on and off, and checks each token with
+an independent implementation: transformers or plain torch.
 """
 
 from __future__ import annotations
@@ -155,30 +157,52 @@ def accuracy(options: argparse.Namespace) -> None:
         tell(f"budget {budget}", thinking, budget)
 
 
+def plain_problems(count: int, seed: int) -> list[dict]:
+    """Held-out questions alone, with their answers."""
+    rng = random.Random(seed)
+    drawn: dict[tuple[int, ...], dict] = {}
+    while len(drawn) < count:
+        problem = task.draw(rng, held_out=True)
+        asked = [{"role": "user", "content": problem.question}]
+        drawn.setdefault(tuple(sorted(problem.numbers)), {"messages": asked, "answer": problem.answer})
+    return list(drawn.values())
+
+
 def problems(options: argparse.Namespace) -> None:
-    for problem in held_out(options.name, options.count, options.thinking == "on", options.seed):
+    for problem in plain_problems(options.count, options.seed):
         json.dump(problem, sys.stdout, ensure_ascii=False)
         print()
 
 
 def reference(options: argparse.Namespace) -> None:
-    """Counts greedy continuations that an independent implementation gives as well."""
+    """Counts greedy continuations that an independent implementation gives as well.
+
+    Where it finds every token of a continuation the most probable one after those before, it would have written the same.
+    """
     name = options.folder.resolve().name
     model, tokenizer = checkpoint.open_model(options.folder), vocabulary.open_folder(options.folder)
     family, end = chat.FAMILIES[name], set(shapes.GENERATION[name]["eos_token_id"])
-    cases = [p for on in (True, False) for p in held_out(name, options.problems // 2, on, options.seed)]
+    cases = []
+    for problem in plain_problems(options.problems, options.seed):
+        for thinking, switch in (("on", family.on[0]), ("off", family.off[0])):
+            told = [{"role": "system", "content": switch}, *problem["messages"]]
+            cases.append({**problem, "thinking": thinking, "told": told})
     logits = independent(name, options.folder)
-    same, largest = 0, 0.0
-    for case, new in zip(cases, answers(model, tokenizer, name, cases), strict=True):
-        prompt = tokenizer.encode(family.prompt(case["messages"]), add_special_tokens=False).ids
+    same, largest, lines = 0, 0.0, []
+    told = [{"messages": case.pop("told")} for case in cases]
+    for case, given, new in zip(cases, told, answers(model, tokenizer, name, told), strict=True):
+        prompt = tokenizer.encode(family.prompt(given["messages"]), add_special_tokens=False).ids
         theirs = logits(torch.tensor(prompt + new))[len(prompt) - 1 : -1]
         with torch.no_grad():
             ours = model.lm_head(model(torch.tensor([prompt + new])))[0, len(prompt) - 1 : -1]
         largest = max(largest, (ours - theirs).abs().max().item())
         same += theirs.argmax(-1).tolist() == new and new[-1] in end
+        lines.append(json.dumps({**case, "prompt": prompt, "tokens": new}, ensure_ascii=False) + "\n")
     print(f"{same} of {len(cases)} continuations are the same; logits differ by {largest:.1e} at most")
     if same != len(cases):
         raise SystemExit(1)
+    if options.write:
+        options.write.write_text("".join(lines), encoding="utf-8")
 
 
 def independent(name: str, folder: Path):
@@ -204,6 +228,7 @@ def independent(name: str, folder: Path):
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure a tiny model.")
     parser.add_argument("--seed", type=int, default=5, help="of the held-out problems")
+    parser.add_argument("--threads", type=int, default=2)
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("accuracy", help="exact answers, thinking on and off and by budget")
     one.add_argument("folder", type=Path)
@@ -212,20 +237,19 @@ def arguments() -> argparse.Namespace:
     one.add_argument("--show", type=int, default=0, help="how many answers to print")
     one.set_defaults(run=accuracy)
     one = commands.add_parser("problems", help="held-out problems, one JSON object a line")
-    one.add_argument("name", choices=list(chat.FAMILIES))
     one.add_argument("--count", type=int, default=500)
-    one.add_argument("--thinking", choices=("on", "off"), default="on")
     one.set_defaults(run=problems)
     one = commands.add_parser("reference", help="the same tokens from an independent implementation")
     one.add_argument("folder", type=Path)
     one.add_argument("--problems", type=int, default=200)
+    one.add_argument("--write", type=Path, help="where to keep prompts and tokens")
     one.set_defaults(run=reference)
     return parser.parse_args()
 
 
 def main() -> None:
     options = arguments()
-    torch.set_num_threads(2)
+    torch.set_num_threads(options.threads)
     options.run(options)
 
 
