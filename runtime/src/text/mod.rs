@@ -28,6 +28,7 @@ pub use stop::{StopFilter, StopText};
 pub use stream::TextStream;
 pub use think::{Parted, part};
 pub use thoughts::{CLOSE, OPEN, Usage};
+pub(crate) use thoughts::{Part, Reader};
 
 /// Why text cannot be used.
 #[derive(Debug, Error)]

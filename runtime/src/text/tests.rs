@@ -184,6 +184,11 @@ fn thoughts_are_parted_from_the_answer() {
     assert_eq!(parted("abc", true), is("abc", "", 3));
     assert_eq!(parted("<think>a</think>b <think>cd", false), is("a\n\ncd", "b ", 3));
     assert_eq!(parted("<think></think>b", false), is("", "b", 0));
+    // A cut within the closing tag leaves no part of it.
+    assert_eq!(parted("a\n</thi", true), is("a", "", 2));
+    assert_eq!(parted("a\n<", true), is("a", "", 2));
+    assert_eq!(parted("a <b> </threat", true), is("a <b> </threat", "", 14));
+    assert_eq!(parted("a <thi", false), is("", "a <thi", 0));
 }
 
 #[test]
