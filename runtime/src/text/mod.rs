@@ -173,6 +173,11 @@ impl Text {
         decoded.map_err(|error| TextError::Decode(error.to_string()))
     }
 
+    /// Whether a token has no text, whatever stands around it.
+    fn is_silent(&self, id: u32) -> bool {
+        self.special.contains(&id) || self.tokenizer.id_to_token(id).is_none()
+    }
+
     /// Whether a prompt ends inside of thoughts: its last turn has opened them and not closed them.
     ///
     /// # Errors
