@@ -7,7 +7,7 @@ use minijinja::value::Value as Jinja;
 use serde_json::{Map, Value};
 
 use super::jinja::{Refusal, environment};
-use super::{Conversation, TextError, read_json};
+use super::{CLOSE, Conversation, OPEN, TextError, read_json};
 
 const CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
@@ -63,9 +63,10 @@ impl ChatTemplate {
         Ok(Self { plain, with_tools, special })
     }
 
-    /// The template itself, for conversations without tools.
-    pub fn source(&self) -> &str {
-        &self.plain.text
+    /// Whether it has a tag of thoughts, with tools or without.
+    pub fn has_tags(&self) -> bool {
+        let mut sources = self.with_tools.iter().chain([&self.plain]);
+        sources.any(|source| source.text.contains(OPEN) || source.text.contains(CLOSE))
     }
 
     /// The text of a conversation, with the opening of the assistant's answer.
@@ -199,6 +200,17 @@ mod tests {
         std::fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
         std::fs::write(dir.path().join(WITH_TOOLS), "file for tools").unwrap();
         assert_eq!(ChatTemplate::open(dir.path()).unwrap().render(&tools).unwrap(), "file for tools");
+    }
+
+    #[test]
+    fn either_template_may_have_the_tags() {
+        let has_tags = |plain: &str, with_tools: &str| {
+            let named =
+                json!([{"name": "tool_use", "template": with_tools}, {"name": "default", "template": plain}]);
+            ChatTemplate::open(checkpoint(&named).path()).unwrap().has_tags()
+        };
+        assert!(has_tags("<think>", "") && has_tags("", "{{ x.split('</think>') }}"));
+        assert!(!has_tags("think", "thinking"));
     }
 
     #[test]

@@ -204,11 +204,38 @@ fn special_tags_are_text_and_other_turns_open_nothing() {
         let encode = |written: &str| text.encode(written, Frame::Written).unwrap();
         assert_eq!(text.decode(&encode("<think>a</think><end>b")).unwrap(), "<think>a</think>b");
         let opens = |written: &str| text.opens_thinking(&encode(written)).unwrap();
-        for open in ["<think>", "<think>\n", "q<end>a<think>\nI see", "<think>a</think><think>"] {
+        for open in [
+            "<think>",
+            "<think>\n",
+            "q<end>\n<think>I see",
+            "q<end>a<think>\nI see",
+            "<think>a</think><think>",
+        ] {
             assert!(opens(open), "{open}");
         }
         for closed in ["", "<think></think>", "use <think>!<end>answer", "<think>a</think>b", "</think>"] {
             assert!(!opens(closed), "{closed}");
         }
+        // Somebody's own text, also where the tokenizer begins it with a token.
+        for text in ["What is <think> for?", "<think> is a tag", "a <think>\nb"] {
+            for before in ["", "<end>"] {
+                assert!(!opens(&format!("{before}{text}")), "{before}{text}");
+            }
+        }
+        assert!(!opens("q<end>What is <think> for?"));
     }
+}
+
+#[test]
+fn whether_templates_have_tags_is_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("chat_template.jinja");
+    std::fs::write(dir.path().join("tokenizer.json"), byte_level().to_string()).unwrap();
+    let open = || Text::open(dir.path(), 257).unwrap();
+    assert!(!open().template_has_tags().unwrap());
+    std::fs::write(&file, "<think>").unwrap();
+    let text = open();
+    assert!(text.template_has_tags().unwrap());
+    std::fs::remove_file(&file).unwrap();
+    assert!(text.template_has_tags().unwrap());
 }

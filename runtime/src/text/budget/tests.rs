@@ -145,8 +145,11 @@ fn a_block_that_the_prompt_opens_is_bounded_exactly() {
     assert_eq!(says(OPENED, 1, NO_GRACE, &model), is("a[\n</think>\n\n] b c d e", 1, true));
     assert_eq!(says(OPENED, 3, NO_GRACE, &model), is("a b c[\n</think>\n\n] d e", 3, true));
     assert_eq!(says(OPENED, 5, NO_GRACE, &model[..4]), is("a b c d", 4, false));
-    // The prompt may end within the thoughts.
-    assert_eq!(says("<think>\nSo", 2, NO_GRACE, &model), is("a b[\n</think>\n\n] c d e", 2, true));
+    // The prompt may end within the thoughts, where a template goes on with an answer.
+    assert_eq!(
+        says("q<end>Assistant\n<think>\nSo", 2, NO_GRACE, &model),
+        is("a b[\n</think>\n\n] c d e", 2, true)
+    );
 }
 
 #[test]
