@@ -1,7 +1,6 @@
 //! Tells thoughts from the answer while the text comes in.
 
-const OPEN: &str = "<think>";
-const CLOSE: &str = "</think>";
+use crate::text::{self, CLOSE, Reader};
 
 /// What a piece of text is part of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,86 +11,43 @@ pub enum Part {
     Answer,
 }
 
-/// Where in a text one is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-enum Place {
-    /// Before the answer, where thoughts may begin, also once more.
-    #[default]
-    Before,
-    Inside,
-    Answer,
+impl From<text::Part> for Part {
+    fn from(part: text::Part) -> Self {
+        match part {
+            text::Part::Thought | text::Part::Tag => Self::Thought,
+            text::Part::Gap | text::Part::Answer => Self::Answer,
+        }
+    }
 }
 
 /// Parts a text that comes in pieces, and holds back what may become a tag.
 #[derive(Debug, Clone, Default)]
 pub struct Thoughts {
-    place: Place,
-    held: String,
+    reader: Reader,
 }
 
 impl Thoughts {
     /// The parts that are now certain, in order.
     pub fn push(&mut self, piece: &str) -> Vec<(Part, String)> {
-        self.held.push_str(piece);
-        let mut parts = Vec::new();
-        loop {
-            match self.place {
-                Place::Before => {
-                    let begun = self.held.trim_start();
-                    if begun.starts_with(OPEN) {
-                        let end = self.held.len() - begun.len() + OPEN.len();
-                        parts.push((Part::Thought, self.release(end)));
-                        self.place = Place::Inside;
-                    } else if OPEN.starts_with(begun) {
-                        return parts;
-                    } else {
-                        self.place = Place::Answer;
-                    }
-                }
-                Place::Inside => {
-                    if let Some(at) = self.held.find(CLOSE) {
-                        parts.push((Part::Thought, self.release(at + CLOSE.len())));
-                        self.place = Place::Before;
-                    } else {
-                        let begins = |at: &usize| CLOSE.starts_with(&self.held[*at..]);
-                        let certain = self.held.char_indices().map(|(at, _)| at).find(begins);
-                        let certain = certain.unwrap_or(self.held.len());
-                        if certain > 0 {
-                            parts.push((Part::Thought, self.release(certain)));
-                        }
-                        return parts;
-                    }
-                }
-                Place::Answer => {
-                    if !self.held.is_empty() {
-                        parts.push((Part::Answer, self.release(self.held.len())));
-                    }
-                    return parts;
-                }
-            }
-        }
+        self.reader.push(piece).into_iter().map(|(part, text)| (part.into(), text)).collect()
     }
 
     /// What was held back, when no more comes.
     pub fn finish(&mut self) -> Option<(Part, String)> {
-        let part = if self.place == Place::Inside { Part::Thought } else { Part::Answer };
-        let held = std::mem::take(&mut self.held);
-        (!held.is_empty()).then_some((part, held))
-    }
-
-    /// Takes the beginning of what is held, up to a place in it.
-    fn release(&mut self, end: usize) -> String {
-        let rest = self.held.split_off(end);
-        std::mem::replace(&mut self.held, rest)
+        self.reader.finish().map(|(part, text)| (part.into(), text))
     }
 }
 
 /// A text whose thoughts end: where they are open, a closing tag is put behind them.
+///
+/// A template takes what stands before the tag for thoughts, so where an answer has begun there is none.
 pub(super) fn closed(text: &str) -> String {
-    let mut thoughts = Thoughts::default();
-    thoughts.push(text);
-    if thoughts.place == Place::Inside {
-        format!("{}\n{CLOSE}\n\n", text.trim_end())
+    let mut reader = Reader::default();
+    let pieces = reader.push(text);
+    let answered = pieces.iter().any(|(part, text)| *part == text::Part::Answer && !text.trim().is_empty());
+    if reader.inside() && !answered {
+        let thoughts = &text[..text.len() - reader.matched()];
+        format!("{}\n{CLOSE}\n\n", thoughts.trim_end())
     } else {
         text.to_owned()
     }
@@ -99,8 +55,6 @@ pub(super) fn closed(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     /// Thoughts and answer of a text that comes in pieces.
@@ -117,13 +71,13 @@ mod tests {
     }
 
     #[test]
-    fn thoughts_stand_before_the_answer() {
+    fn tags_are_shown_with_their_thoughts() {
         assert_eq!(parted(["<thi", "nk>a <b </thin", "k", ">\n\n", "c"]), ["<think>a <b </think>", "\n\nc"]);
         assert_eq!(
             parted([" <think>a</think>\n<think>b</think>c"]),
-            [" <think>a</think>\n<think>b</think>", "c"]
+            ["<think>a</think><think>b</think>", " \nc"]
         );
-        assert_eq!(parted(["a <think>b</think>"]), ["", "a <think>b</think>"]);
+        assert_eq!(parted(["a <think>b</think>c"]), ["<think>b</think>", "a c"]);
         assert_eq!(parted(["a</think>b"]), ["", "a</think>b"]);
         assert_eq!(parted(["<think>a </th"]), ["<think>a </th", ""]);
         assert_eq!(parted(["<thi"]), ["", "<thi"]);
@@ -133,26 +87,10 @@ mod tests {
     #[test]
     fn open_thoughts_are_closed() {
         assert_eq!(closed("<think>\na \n"), "<think>\na\n</think>\n\n");
-        for whole in ["", "a", "<think>a</think>", "<think>a</think>b", "<thi"] {
+        assert_eq!(closed(" <think>\na </thi"), " <think>\na\n</think>\n\n");
+        assert_eq!(closed("<think>a</think>\n<think>b"), "<think>a</think>\n<think>b\n</think>\n\n");
+        for whole in ["", "a", "<think>a</think>", "<think>a</think>b", "<thi", "a <think>b"] {
             assert_eq!(closed(whole), whole);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_are_parted_as_the_whole(
-            words in proptest::collection::vec(prop::sample::select(vec!["<think>", "</think>", "<", "a", " ", "é", "/think>"]), 0..8),
-            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
-        ) {
-            let text = words.concat();
-            let mut bounds: Vec<_> = text.char_indices().map(|(at, _)| at).collect();
-            bounds.push(text.len());
-            let mut cuts: Vec<_> = cuts.iter().map(|cut| *cut.get(&bounds)).chain([0, text.len()]).collect();
-            cuts.sort_unstable();
-            let pieces = cuts.windows(2).map(|cut| &text[cut[0]..cut[1]]);
-            let [thoughts, answer] = parted(pieces);
-            prop_assert_eq!(thoughts.clone() + &answer, text.clone());
-            prop_assert_eq!([thoughts, answer], parted([text.as_str()]));
         }
     }
 }

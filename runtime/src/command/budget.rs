@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::{CommandError, number, output, whole};
-use crate::text::{Budget, CLOSE, ChatTemplate, Grace, OPEN, Text, TextError, ThinkingBudget};
+use crate::text::{Budget, CLOSE, Grace, OPEN, Text, ThinkingBudget};
 
 /// The options of a chat, where a budget may also come later.
 #[derive(Debug, Args)]
@@ -93,9 +93,10 @@ pub(super) fn hook(
             "a thinking budget of {tokens} with {prompt} does not fit the context of {context}"
         ));
     }
-    if !has_tags(text, checkpoint, prompt)? {
+    // What the user's own text says of tags does not show that the model writes them.
+    if !text.template_has_tags()? && !text.opens_thinking(prompt)? {
         return refused(format!(
-            "a thinking budget looks for `{OPEN}` and `{CLOSE}`, but neither the prompt nor the chat template of `{}` has them",
+            "a thinking budget looks for `{OPEN}` and `{CLOSE}`, but the chat template of `{}` has neither, and the prompt opens no thoughts",
             checkpoint.display()
         ));
     }
@@ -137,17 +138,6 @@ pub(super) fn no_answer(budget: Option<u64>, max_new_tokens: Option<u64>) -> Opt
     Some(format!(
         "thoughts with a budget of {budget} leave no room for an answer where --max-new-tokens is {most}"
     ))
-}
-
-/// Whether the model is known to write thoughts as they are looked for.
-fn has_tags(text: &Text, checkpoint: &Path, prompt: &[u32]) -> Result<bool, CommandError> {
-    let tagged = |written: &str| written.contains(OPEN) || written.contains(CLOSE);
-    let template = match ChatTemplate::open(checkpoint) {
-        Ok(template) => tagged(template.source()),
-        Err(TextError::NoTemplate { .. }) => false,
-        Err(error) => return Err(error.into()),
-    };
-    Ok(template || tagged(&text.decode(prompt)?))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::engine::{Engine, choose_target};
 use crate::eval::{self, Matching, Outcome, Problem, Saving, Score, Setting, Titles, best_saving};
 use crate::session::{Event, Finish, Request, Sampling, SequenceId, Session, SessionError, positions};
 use crate::text::{
-    ChatTemplate, Frame, GenerationSettings, Grace, Parted, Text, ThinkingBudget, Usage, UsageReader,
+    Budget, ChatTemplate, Frame, GenerationSettings, Grace, Parted, Text, ThinkingBudget, Usage, UsageReader,
     model_type, part,
 };
 use crate::weights::checkpoint::check_directory;
@@ -259,7 +259,13 @@ impl Exam<'_> {
             request.sampling = self.sampling;
             request.end = self.end.to_vec();
             let budget = setting.budget().map(|tokens| {
-                budget::hook(&self.text, &self.args.weights, (&prompt.tokens, self.context), (tokens, grace))
+                let tokens = usize::try_from(tokens).unwrap_or(usize::MAX);
+                budget::hook(
+                    &self.text,
+                    &self.args.weights,
+                    (&prompt.tokens, self.context),
+                    Budget { tokens, grace },
+                )
             });
             let budget = budget.transpose().map_err(|error| self.of_line(problem, error))?;
             let usage = budget.as_ref().map(ThinkingBudget::usage);

@@ -10,7 +10,7 @@ use nemo_ir::artifact::Artifact;
 use nemo_ir::step::PAGE_TOKENS;
 use serde_json::json;
 
-use super::budget::BudgetArgs;
+use super::budget::{self, BudgetArgs};
 use super::sampling::SamplingArgs;
 use super::{CommandError, RunArgs, Shape, directory, load_engine, output, token, warn_of_ignored, whole};
 use crate::chat::ThinkSwitch;
@@ -116,6 +116,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let room = (most + 1).saturating_sub(prompt.len() as u64);
     let wanted = DEFAULT_NEW_TOKENS.saturating_add(args.budget.tokens());
     let new_tokens = args.max_new_tokens.unwrap_or(wanted.min(room.max(1))) as usize;
+    budget::warn_of_no_answer(args.budget.given(), args.max_new_tokens);
     let budget = args.budget.hook(text.as_ref(), &args.weights, &prompt, most)?;
     let mut request = Request::new(prompt, new_tokens);
     request.sampling = args.sampling.over(settings.sampling);

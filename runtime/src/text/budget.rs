@@ -66,8 +66,9 @@ impl UsageReader {
 /// Counts the tokens that a model thinks, by their text, and closes the thoughts when a budget is used up.
 ///
 /// From the budget on it waits for the end of a sentence or of a line; at the budget and the grace it waits no
-/// longer. A block that is opened when nothing is left is closed at once. Tokens of the closing are not sampled,
-/// so the thoughts never exceed [`Budget::limit`].
+/// longer. A block that is opened when nothing is left is closed at once. A part of a closing tag is completed then: what the
+/// model has begun as `</th` may go on as a word. Tokens of the closing are not sampled, so the thoughts never exceed
+/// [`Budget::limit`].
 #[derive(Debug)]
 pub struct ThinkingBudget {
     budget: Budget,
@@ -77,6 +78,8 @@ pub struct ThinkingBudget {
     closing: Closing,
     /// What is still to come of a closing that is being forced.
     forcing: VecDeque<u32>,
+    /// Whether a token of a closing has been forced.
+    forced: bool,
     usage: UsageReader,
 }
 
@@ -93,6 +96,7 @@ impl ThinkingBudget {
             text,
             thoughts: Thoughts::new(false),
             forcing: VecDeque::new(),
+            forced: false,
             usage: UsageReader::default(),
         })
     }
@@ -116,12 +120,13 @@ impl ThinkingBudget {
     }
 
     fn is_used_up(&self) -> bool {
-        let spent = self.thoughts.usage().thinking_tokens;
+        let spent = self.thoughts.spent();
         if !self.thoughts.inside() || spent < self.budget.tokens {
             return false;
         }
         let tail = self.thoughts.tail();
-        let may_be_cut = !self.stream.holds_back() && (tail.is_empty() || ends_sentence(tail));
+        let within = self.stream.holds_back() || self.thoughts.matched() > 0;
+        let may_be_cut = !within && (tail.is_empty() || ends_sentence(tail));
         may_be_cut || spent >= self.budget.limit()
     }
 }
@@ -136,7 +141,7 @@ impl Hook for ThinkingBudget {
     fn after(&mut self, token: u32, _grown: Grown<'_>) -> Verdict {
         let origin = if self.forcing.front() == Some(&token) {
             self.forcing.pop_front();
-            self.thoughts.hit();
+            self.forced = true;
             Origin::Closing
         } else {
             // Another hook has had its way; if thoughts are still open, the next closing begins anew.
@@ -145,7 +150,9 @@ impl Hook for ThinkingBudget {
         };
         let piece = self.stream.push(token).unwrap_or_default();
         self.thoughts.push(&piece, origin);
-        self.usage.set(self.thoughts.usage());
+        let mut usage = self.thoughts.usage();
+        usage.budget_hit = self.forced && usage.thinking_tokens >= self.budget.tokens;
+        self.usage.set(usage);
         self.verdict()
     }
 }

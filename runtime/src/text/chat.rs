@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use minijinja::ErrorKind;
-use minijinja::value::Value as Jinja;
 use serde_json::{Map, Value};
 
-use super::jinja::{Refusal, environment};
-use super::{Conversation, TextError, read_json};
+use super::jinja::{Refusal, environment, explained, value, without_generation};
+use super::{CLOSE, Conversation, OPEN, TextError, read_json};
 
 const CONFIG: &str = "tokenizer_config.json";
 const TEMPLATE: &str = "chat_template.jinja";
@@ -63,9 +62,10 @@ impl ChatTemplate {
         Ok(Self { plain, with_tools, special })
     }
 
-    /// The template itself, for conversations without tools.
-    pub fn source(&self) -> &str {
-        &self.plain.text
+    /// Whether it has a tag of thoughts, with tools or without.
+    pub fn has_tags(&self) -> bool {
+        let mut sources = self.with_tools.iter().chain([&self.plain]);
+        sources.any(|source| source.text.contains(OPEN) || source.text.contains(CLOSE))
     }
 
     /// The text of a conversation, with the opening of the assistant's answer.
@@ -84,11 +84,11 @@ impl ChatTemplate {
         context.insert("tools".to_owned(), conversation.tools.clone().unwrap_or(Value::Null));
         let environment = environment();
         let rendered = environment
-            .template_from_str(text)
-            .and_then(|template| template.render(Jinja::from_serialize(&context)));
+            .template_from_str(&without_generation(text))
+            .and_then(|template| template.render(value(context.into())));
         rendered.map_err(|error| {
             let file = file.clone();
-            let what = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+            let what = explained(error.detail().map_or_else(|| error.kind().to_string(), str::to_owned));
             let refused = std::error::Error::source(&error).is_some_and(|source| source.is::<Refusal>());
             match error.line() {
                 Some(line) if is_templates_own(error.kind()) => TextError::WrongTemplate { file, line, what },
@@ -175,6 +175,12 @@ mod tests {
             ("one\n{{ 'x' | frobnicate }}", "config.json` is wrong at line 2: filter frobnicate is unknown"),
             ("{{ frobnicate() }}", "config.json` is wrong at line 1: frobnicate is unknown"),
             ("\n\n{{ messages[0].content.frobnicate() }}", "config.json` cannot render this conversation: "),
+            (
+                "\n{{ '%s' % 'x' }}",
+                "`%` does not fill in a text here as in `'%s' % x`; `~` and the filter `format` do (line 2)",
+            ),
+            ("{{ strftime_now('%d %Q') }}", "`strftime_now` does not know `%Q` (line 1)"),
+            ("{% generation %}", "config.json` is wrong at line 1: "),
             ("{{ nothing | tojson }}", "what is undefined cannot be written as JSON (line 1)"),
         ] {
             let wrong = render(template, &prompt).unwrap_err().to_string();
@@ -199,6 +205,17 @@ mod tests {
         std::fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
         std::fs::write(dir.path().join(WITH_TOOLS), "file for tools").unwrap();
         assert_eq!(ChatTemplate::open(dir.path()).unwrap().render(&tools).unwrap(), "file for tools");
+    }
+
+    #[test]
+    fn either_template_may_have_the_tags() {
+        let has_tags = |plain: &str, with_tools: &str| {
+            let named =
+                json!([{"name": "tool_use", "template": with_tools}, {"name": "default", "template": plain}]);
+            ChatTemplate::open(checkpoint(&named).path()).unwrap().has_tags()
+        };
+        assert!(has_tags("<think>", "") && has_tags("", "{{ x.split('</think>') }}"));
+        assert!(!has_tags("think", "thinking"));
     }
 
     #[test]

@@ -1,8 +1,13 @@
 //! Jinja as transformers sets it up: Python's methods, Python's JSON, Python's way of writing values.
 
-use minijinja::value::{Kwargs, Value, ValueKind, from_args};
+use std::fmt;
+use std::sync::Arc;
+
+use minijinja::value::{Enumerator, Kwargs, Object, ObjectRepr, Value, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State};
 use minijinja_contrib::pycompat;
+
+use serde_json::Value as Json;
 
 use super::{clock, python_json};
 
@@ -21,9 +26,109 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Refusal))
     });
-    environment.add_function("strftime_now", |format: String| clock::now(&format));
+    environment.add_function("strftime_now", |format: String| -> Result<String, Error> {
+        clock::now(&format).map_err(|what| Error::new(ErrorKind::InvalidOperation, what))
+    });
     environment.add_filter("tojson", tojson);
+    environment.add_filter("string", |value: Value| str(&value));
+    environment.add_filter("join", join);
     environment
+}
+
+/// A template's text without the tags of transformers that mark what a model has generated: `{% generation %}` renders its
+/// body, whose variables are its own.
+pub(super) fn without_generation(source: &str) -> String {
+    let ends = |rest: &str| rest.trim_start().trim_start_matches(['-', '+']).starts_with("%}");
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let (before, block) = rest.split_at(at + 2);
+        let name = block.trim_start_matches(['-', '+']).trim_start();
+        out.push_str(before);
+        out.push_str(&block[..block.len() - name.len()]);
+        rest = name;
+        for (tag, same) in [("generation", "with"), ("endgeneration", "endwith")] {
+            if let Some(end) = name.strip_prefix(tag).filter(|end| ends(end)) {
+                out.push_str(same);
+                rest = end;
+            }
+        }
+    }
+    out + rest
+}
+
+/// What minijinja says is wrong, where it has words of its own for what Python could do.
+pub(super) fn explained(what: String) -> String {
+    if what.starts_with("tried to use % operator on unsupported types string") {
+        "`%` does not fill in a text here as in `'%s' % x`; `~` and the filter `format` do".to_owned()
+    } else {
+        what
+    }
+}
+
+/// A JSON value for templates; lists and dictionaries are written as Python writes them wherever they become text.
+pub(super) fn value(json: Json) -> Value {
+    match json {
+        Json::Array(items) => Value::from_object(List(items.into_iter().map(value).collect())),
+        Json::Object(entries) => Value::from_object(Dictionary(
+            entries.into_iter().map(|(key, item)| (key, value(item))).collect(),
+        )),
+        other => Value::from_serialize(other),
+    }
+}
+
+#[derive(Debug)]
+struct List(Vec<Value>);
+
+impl Object for List {
+    fn repr(self: &Arc<Self>) -> ObjectRepr {
+        ObjectRepr::Seq
+    }
+
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        self.0.get(key.as_usize()?).cloned()
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Seq(self.0.len())
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&list(self.0.iter().cloned()))
+    }
+}
+
+#[derive(Debug)]
+struct Dictionary(Vec<(String, Value)>);
+
+impl Object for Dictionary {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        let key = key.as_str()?;
+        self.0.iter().find(|(known, _)| known == key).map(|(_, item)| item.clone())
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.iter().map(|(key, _)| key.as_str().into()).collect())
+    }
+
+    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&dictionary(self.0.iter().map(|(key, item)| (key.as_str().into(), item.clone()))))
+    }
+}
+
+/// Items, or one attribute of each, as texts with a text between them.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja's filters have")]
+fn join(value: Value, between: Option<String>, options: Kwargs) -> Result<String, Error> {
+    let between = between.or(options.get("d")?).unwrap_or_default();
+    let attribute: Option<String> = options.get("attribute")?;
+    options.assert_all_used()?;
+    let mut texts = Vec::new();
+    for item in value.try_iter()? {
+        let path = attribute.iter().flat_map(|path| path.split('.'));
+        let item = path.into_iter().try_fold(item, |item, name| item.get_attr(name))?;
+        texts.push(str(&item));
+    }
+    Ok(texts.join(&between))
 }
 
 /// Methods of texts that templates call and `pycompat` does not have.
@@ -104,10 +209,22 @@ fn tojson(value: Value, options: Kwargs) -> Result<String, Error> {
 /// Writes a value where `{{ }}` stands, as Python's `str` does.
 fn write(out: &mut Output<'_>, state: &State<'_, '_>, value: &Value) -> Result<(), Error> {
     match value.kind() {
-        ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Seq | ValueKind::Map => {
-            out.write_str(&repr(value)).map_err(Error::from)
-        }
+        ValueKind::None
+        | ValueKind::Bool
+        | ValueKind::Number
+        | ValueKind::Seq
+        | ValueKind::Iterable
+        | ValueKind::Map => out.write_str(&repr(value)).map_err(Error::from),
         _ => minijinja::escape_formatter(out, state, value),
+    }
+}
+
+/// A value as Python's `str` writes it; what is undefined is nothing, as in Jinja.
+fn str(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => text.to_owned(),
+        None if value.is_undefined() => String::new(),
+        None => repr(value),
     }
 }
 
@@ -122,18 +239,24 @@ fn repr(value: &Value) -> String {
             f64::try_from(value.clone()).map_or_else(|_| value.to_string(), python_json::float)
         }
         ValueKind::String => quoted(value.as_str().unwrap_or_default()),
-        ValueKind::Seq => {
-            let items: Vec<_> = items().map(|item| repr(&item)).collect();
-            format!("[{}]", items.join(", "))
-        }
+        ValueKind::Seq => list(items()),
+        // Slices are such, and generators, which must not be used up.
+        ValueKind::Iterable if value.len().is_some() => list(items()),
         ValueKind::Map => {
-            let pair =
-                |key: Value| format!("{}: {}", repr(&key), repr(&value.get_item(&key).unwrap_or_default()));
-            let items: Vec<_> = items().map(pair).collect();
-            format!("{{{}}}", items.join(", "))
+            dictionary(items().map(|key| (key.clone(), value.get_item(&key).unwrap_or_default())))
         }
         _ => value.to_string(),
     }
+}
+
+fn list(items: impl Iterator<Item = Value>) -> String {
+    let items: Vec<_> = items.map(|item| repr(&item)).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn dictionary(entries: impl Iterator<Item = (Value, Value)>) -> String {
+    let entries: Vec<_> = entries.map(|(key, item)| format!("{}: {}", repr(&key), repr(&item))).collect();
+    format!("{{{}}}", entries.join(", "))
 }
 
 /// A text in Python's quotes: single ones, unless only those occur in it.

@@ -16,6 +16,7 @@ mod thoughts;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use thiserror::Error;
 use tokenizers::Tokenizer;
@@ -28,6 +29,7 @@ pub use stop::{StopFilter, StopText};
 pub use stream::TextStream;
 pub use think::{Parted, part};
 pub use thoughts::{CLOSE, OPEN, Usage};
+pub(crate) use thoughts::{Part, Reader};
 
 /// Why text cannot be used.
 #[derive(Debug, Error)]
@@ -107,6 +109,10 @@ pub struct Text {
     special: HashSet<u32>,
     /// Whether the tokenizer says that a tag of thoughts is special.
     special_tags: bool,
+    /// The checkpoint.
+    directory: PathBuf,
+    /// Whether its chat templates have tags of thoughts, once somebody has asked.
+    template_has_tags: OnceLock<bool>,
 }
 
 /// Whether the tokenizer adds what it puts around every text, such as a begin-of-text token.
@@ -144,7 +150,13 @@ impl Text {
         let special = added.iter().filter(|(_, token)| token.special);
         let (tags, special): (Vec<_>, Vec<_>) = special.partition(|(_, token)| is_tag(&token.content));
         let special = special.into_iter().map(|(id, _)| *id).collect();
-        Ok(Self { special_tags: !tags.is_empty(), tokenizer, special })
+        Ok(Self {
+            special_tags: !tags.is_empty(),
+            tokenizer,
+            special,
+            directory: directory.to_owned(),
+            template_has_tags: OnceLock::new(),
+        })
     }
 
     /// Token ids of a text; special tokens that it spells become themselves.
@@ -172,15 +184,40 @@ impl Text {
         decoded.map_err(|error| TextError::Decode(error.to_string()))
     }
 
-    /// Whether a prompt ends inside of thoughts: its last turn has opened them and not closed them.
+    /// Whether a token has no text, whatever stands around it.
+    fn is_silent(&self, id: u32) -> bool {
+        self.special.contains(&id) || self.tokenizer.id_to_token(id).is_none()
+    }
+
+    /// Whether a prompt ends inside of thoughts that it has opened as templates do: at its very end, or, where it holds the
+    /// beginning of an answer, at the beginning of its last turn. A tag in the middle of somebody's text opens nothing.
     ///
     /// # Errors
     /// [`TextError::Decode`].
     pub fn opens_thinking(&self, prompt: &[u32]) -> Result<bool, TextError> {
-        // Turns begin with special tokens. What other turns say of tags, such as a user's question, opens nothing.
+        // Turns begin with special tokens, and their first word may be a role.
         let turn = prompt.iter().rposition(|id| self.special.contains(id)).map_or(0, |at| at + 1);
         let written = self.decode(&prompt[turn..])?;
-        Ok(written.rfind(OPEN).is_some_and(|at| !written[at..].contains(CLOSE)))
+        let Some((before, after)) = written.rsplit_once(OPEN) else { return Ok(false) };
+        // One special token before everything is the tokenizer's own, and no turn of a template.
+        let begins_turn = turn > 1 && before.split_whitespace().count() <= 1;
+        Ok(after.trim().is_empty() || begins_turn && !after.contains(CLOSE))
+    }
+
+    /// Whether the checkpoint has a chat template with the tags of thoughts; it is read once.
+    ///
+    /// # Errors
+    /// [`TextError`] when a file of the template cannot be used.
+    pub fn template_has_tags(&self) -> Result<bool, TextError> {
+        if let Some(known) = self.template_has_tags.get() {
+            return Ok(*known);
+        }
+        let found = match ChatTemplate::open(&self.directory) {
+            Ok(template) => template.has_tags(),
+            Err(TextError::NoTemplate { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        Ok(*self.template_has_tags.get_or_init(|| found))
     }
 }
 

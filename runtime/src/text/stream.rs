@@ -27,6 +27,10 @@ impl TextStream {
     /// # Errors
     /// [`TextError::Decode`].
     pub fn push(&mut self, token: u32) -> Result<String, TextError> {
+        // What is left out wherever it stands would only make the window grow.
+        if self.text.is_silent(token) {
+            return Ok(String::new());
+        }
         self.ids.push(token);
         let (known, whole) = self.window()?;
         // A torn character decodes to U+FFFD. So does a real one, which then waits for the next token.
@@ -64,4 +68,31 @@ impl TextStream {
 /// What `whole` has after `known`.
 fn tail(known: &str, whole: &str) -> String {
     whole.get(known.len()..).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::tests::{byte_level, tokenizer};
+
+    #[test]
+    fn tokens_without_text_are_not_decoded_again() {
+        // `<end>` is special, and the tokenizer does not know what comes after it.
+        let text = Arc::new(tokenizer(&byte_level(), 300).unwrap());
+        let mut stream = TextStream::new(text);
+        let mut decoded = 0;
+        let mut push = |token: u32| {
+            let piece = stream.push(token).unwrap();
+            decoded += stream.ids.len() - stream.from;
+            piece
+        };
+        assert_eq!(push(u32::from(b'a')), "a");
+        let silent = [256, 257, 299].repeat(1000);
+        assert!(silent.iter().all(|token| push(*token).is_empty()));
+        assert_eq!(push(0xC3), "");
+        assert!(silent.iter().all(|token| push(*token).is_empty()));
+        assert_eq!(push(0xA9), "é");
+        assert!(decoded < 4 * silent.len(), "{decoded}");
+        assert!(!stream.holds_back());
+    }
 }

@@ -184,6 +184,11 @@ fn thoughts_are_parted_from_the_answer() {
     assert_eq!(parted("abc", true), is("abc", "", 3));
     assert_eq!(parted("<think>a</think>b <think>cd", false), is("a\n\ncd", "b ", 3));
     assert_eq!(parted("<think></think>b", false), is("", "b", 0));
+    // A cut within the closing tag leaves no part of it.
+    assert_eq!(parted("a\n</thi", true), is("a", "", 2));
+    assert_eq!(parted("a\n<", true), is("a", "", 2));
+    assert_eq!(parted("a <b> </threat", true), is("a <b> </threat", "", 14));
+    assert_eq!(parted("a <thi", false), is("", "a <thi", 0));
 }
 
 #[test]
@@ -199,11 +204,38 @@ fn special_tags_are_text_and_other_turns_open_nothing() {
         let encode = |written: &str| text.encode(written, Frame::Written).unwrap();
         assert_eq!(text.decode(&encode("<think>a</think><end>b")).unwrap(), "<think>a</think>b");
         let opens = |written: &str| text.opens_thinking(&encode(written)).unwrap();
-        for open in ["<think>", "<think>\n", "q<end>a<think>\nI see", "<think>a</think><think>"] {
+        for open in [
+            "<think>",
+            "<think>\n",
+            "q<end>\n<think>I see",
+            "q<end>a<think>\nI see",
+            "<think>a</think><think>",
+        ] {
             assert!(opens(open), "{open}");
         }
         for closed in ["", "<think></think>", "use <think>!<end>answer", "<think>a</think>b", "</think>"] {
             assert!(!opens(closed), "{closed}");
         }
+        // Somebody's own text, also where the tokenizer begins it with a token.
+        for text in ["What is <think> for?", "<think> is a tag", "a <think>\nb"] {
+            for before in ["", "<end>"] {
+                assert!(!opens(&format!("{before}{text}")), "{before}{text}");
+            }
+        }
+        assert!(!opens("q<end>What is <think> for?"));
     }
+}
+
+#[test]
+fn whether_templates_have_tags_is_read_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("chat_template.jinja");
+    std::fs::write(dir.path().join("tokenizer.json"), byte_level().to_string()).unwrap();
+    let open = || Text::open(dir.path(), 257).unwrap();
+    assert!(!open().template_has_tags().unwrap());
+    std::fs::write(&file, "<think>").unwrap();
+    let text = open();
+    assert!(text.template_has_tags().unwrap());
+    std::fs::remove_file(&file).unwrap();
+    assert!(text.template_has_tags().unwrap());
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::thoughts::{CLOSE, OPEN, Origin, Thoughts, Usage};
+use super::thoughts::{Origin, Part, Reader, Thoughts, Usage};
 use super::{Text, TextError, TextStream};
 
 /// A generated text, parted.
@@ -10,7 +10,7 @@ use super::{Text, TextError, TextStream};
 pub struct Parted {
     /// The thoughts, without their tags; several blocks have an empty line between them.
     pub thinking: String,
-    /// What stands outside of them.
+    /// What stands outside of them, without the white space after a closing tag.
     pub answer: String,
     /// How many tokens they took.
     pub usage: Usage,
@@ -24,35 +24,31 @@ pub struct Parted {
 /// [`TextError::Decode`].
 pub fn part(text: &Arc<Text>, tokens: &[u32], opened: bool) -> Result<Parted, TextError> {
     let mut stream = TextStream::new(Arc::clone(text));
+    let mut reader = Reader::new(opened);
     let mut thoughts = Thoughts::new(opened);
+    let mut pieces = Vec::new();
     for token in tokens {
-        thoughts.push(&stream.push(*token)?, Origin::Model);
+        let piece = stream.push(*token)?;
+        thoughts.push(&piece, Origin::Model);
+        pieces.extend(reader.push(&piece));
     }
-    let (thinking, answer) = split(&text.decode(tokens)?, opened);
+    pieces.extend(reader.push(&stream.finish()?));
+    pieces.extend(reader.finish());
+    let (thinking, answer) = join(&pieces);
     Ok(Parted { thinking, answer, usage: thoughts.usage() })
 }
 
 /// The text inside of thoughts and the text outside.
-fn split(whole: &str, opened: bool) -> (String, String) {
-    let mut blocks = Vec::new();
-    let mut answer = String::new();
-    let mut inside = opened;
-    let mut rest = Some(whole);
-    let mut thought = false;
-    while let Some(text) = rest {
-        let tag = if inside { CLOSE } else { OPEN };
-        let (before, after) =
-            text.split_once(tag).map_or((text, None), |(before, after)| (before, Some(after)));
-        thought |= inside;
-        if inside {
-            blocks.extend(Some(before.trim()).filter(|block| !block.is_empty()));
-        } else if thought || after.is_some() {
-            answer.push_str(before.trim_start());
-        } else {
-            answer.push_str(before);
-        }
-        rest = after;
-        inside = !inside;
-    }
-    (blocks.join("\n\n"), answer)
+fn join(pieces: &[(Part, String)]) -> (String, String) {
+    let all =
+        |wanted: Part| pieces.iter().filter(move |(part, _)| *part == wanted).map(|(_, text)| text.as_str());
+    let blocks = pieces.split(|(part, _)| *part == Part::Tag);
+    let blocks = blocks.map(|block| {
+        let thoughts = block.iter().filter(|(part, _)| *part == Part::Thought);
+        thoughts.map(|(_, text)| text.as_str()).collect::<String>().trim().to_owned()
+    });
+    let blocks: Vec<_> = blocks.filter(|block| !block.is_empty()).collect();
+    let answer: String = all(Part::Answer).collect();
+    let answer = if all(Part::Tag).next().is_some() { answer.trim_start() } else { &answer };
+    (blocks.join("\n\n"), answer.to_owned())
 }

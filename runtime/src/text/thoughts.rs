@@ -8,16 +8,148 @@ pub const CLOSE: &str = "</think>";
 /// The end of the thoughts that a sentence's end is looked for in.
 const TAIL: usize = 64;
 
+/// What a piece of text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Thoughts.
+    Thought,
+    /// Text outside of them.
+    Answer,
+    /// A tag, or as much of a closing one as the text ends with.
+    Tag,
+    /// White space between a closing tag and what follows.
+    Gap,
+}
+
+/// Tells thoughts, answer and tags from each other in a text that comes in pieces.
+///
+/// A block may begin anywhere outside of thoughts. A closing tag there and an opening tag inside of thoughts are
+/// text like any other.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reader {
+    inside: bool,
+    /// Bytes of the tag looked for that the text ends with. `<` is in a tag only as its beginning, so where
+    /// the next character is wrong, a shorter part of the tag can only be that `<`.
+    matched: usize,
+    /// Whether only white space has come since a closing tag.
+    gap: bool,
+}
+
+/// What one more character means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Step {
+    /// Bytes before it that could have become a tag and are text.
+    released: usize,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It is text.
+    Text,
+    /// It is white space after a closing tag.
+    Gap,
+    /// It may be part of a tag.
+    Held,
+    /// It is the last one of a tag.
+    Tag,
+}
+
+impl Reader {
+    /// Before the first piece; `opened` says that the prompt has opened a block.
+    pub(crate) fn new(opened: bool) -> Self {
+        Self { inside: opened, ..Self::default() }
+    }
+
+    /// Whether a block is open.
+    pub(crate) fn inside(&self) -> bool {
+        self.inside
+    }
+
+    /// Bytes at the end of the text that are held back, as they may become a tag.
+    pub(crate) fn matched(&self) -> usize {
+        self.matched
+    }
+
+    /// What is now certain, in order.
+    pub(crate) fn push(&mut self, text: &str) -> Vec<(Part, String)> {
+        let mut pieces = Vec::new();
+        for c in text.chars() {
+            let (place, tag) = (self.place(), self.tag());
+            let step = self.step(c);
+            add(&mut pieces, place, &tag[..step.released]);
+            let mut bytes = [0; 4];
+            let c = c.encode_utf8(&mut bytes);
+            match step.kind {
+                Kind::Text => add(&mut pieces, place, c),
+                Kind::Gap => add(&mut pieces, Part::Gap, c),
+                Kind::Held => {}
+                Kind::Tag => add(&mut pieces, Part::Tag, tag),
+            }
+        }
+        pieces
+    }
+
+    /// What is held back, where no more comes. The part of a closing tag that a cut has left is no thought.
+    pub(crate) fn finish(&mut self) -> Option<(Part, String)> {
+        let held = &self.tag()[..self.matched];
+        let part = if self.inside { Part::Tag } else { Part::Answer };
+        self.matched = 0;
+        (!held.is_empty()).then(|| (part, held.to_owned()))
+    }
+
+    fn step(&mut self, c: char) -> Step {
+        let tag = self.tag();
+        if tag[self.matched..].starts_with(c) {
+            self.matched += 1;
+            let whole = self.matched == tag.len();
+            if whole {
+                *self = Self { inside: !self.inside, matched: 0, gap: self.inside };
+            }
+            return Step { released: 0, kind: if whole { Kind::Tag } else { Kind::Held } };
+        }
+        let released = std::mem::replace(&mut self.matched, usize::from(c == '<'));
+        self.gap &= released == 0 && c.is_whitespace();
+        let kind = match (self.matched, self.gap) {
+            (1, _) => Kind::Held,
+            (_, true) => Kind::Gap,
+            (_, false) => Kind::Text,
+        };
+        Step { released, kind }
+    }
+
+    /// The tag looked for.
+    fn tag(&self) -> &'static str {
+        if self.inside { CLOSE } else { OPEN }
+    }
+
+    /// What text is here.
+    fn place(&self) -> Part {
+        if self.inside { Part::Thought } else { Part::Answer }
+    }
+}
+
+/// Adds text to pieces; as long as a part goes on it is one piece.
+fn add(pieces: &mut Vec<(Part, String)>, part: Part, text: &str) {
+    match pieces.last_mut() {
+        _ if text.is_empty() => {}
+        Some((last, piece)) if *last == part => piece.push_str(text),
+        _ => pieces.push((part, text.to_owned())),
+    }
+}
+
 /// What became of the new tokens of a turn. Together the three counts are all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
     /// Tokens sampled while a block of thoughts was open, less those that spell nothing but its closing tag.
     pub thinking_tokens: usize,
-    /// Tokens sampled outside of thoughts, less those of opening tags.
+    /// Tokens sampled outside of thoughts, less those of tags.
     pub answer_tokens: usize,
-    /// Tokens of tags, and of closings that a budget has forced.
+    /// Tokens of tags with the white space after closing ones, and of closings that a budget has forced. Where the text
+    /// ends with a part of a closing tag, those of that part, too.
     pub tag_tokens: usize,
-    /// Whether a budget has forced a closing.
+    /// Whether a budget has forced a closing and the thoughts are as long as the budget. Where it has only completed a tag
+    /// that the model was writing, they may be shorter.
     pub budget_hit: bool,
 }
 
@@ -30,16 +162,12 @@ pub(super) enum Origin {
     Closing,
 }
 
-/// Reads a turn's tokens by their text. Tags may be spread over tokens, or share them with other text.
-///
-/// A closing tag outside of thoughts and an opening tag inside of them are text like any other.
+/// Counts a turn's tokens by their text. Tags may be spread over tokens, or share them with other text.
 #[derive(Debug, Clone)]
 pub(super) struct Thoughts {
-    inside: bool,
-    /// Bytes of the tag looked for that the text ends with. `<` is in a tag only as its beginning, so where
-    /// the next character is wrong, a shorter part of the tag can only be that `<`.
-    matched: usize,
-    /// Tokens sampled so far that spell a part of those bytes and nothing else.
+    reader: Reader,
+    /// Tokens sampled so far that spell a part of what is held back and nothing else. They are counted as if a closing tag
+    /// went on, and an opening one did not.
     partial: usize,
     /// The end of the open block's text.
     tail: String,
@@ -49,22 +177,27 @@ pub(super) struct Thoughts {
 impl Thoughts {
     /// Before the first token; `opened` says that the prompt has opened a block.
     pub(super) fn new(opened: bool) -> Self {
-        Self { inside: opened, matched: 0, partial: 0, tail: String::new(), usage: Usage::default() }
+        Self { reader: Reader::new(opened), partial: 0, tail: String::new(), usage: Usage::default() }
     }
 
     /// Whether a block is open.
     pub(super) fn inside(&self) -> bool {
-        self.inside
+        self.reader.inside()
     }
 
     /// Bytes of the tag looked for that have come.
     pub(super) fn matched(&self) -> usize {
-        self.matched
+        self.reader.matched()
     }
 
-    /// The end of the open block's text.
+    /// The end of the open block's text, without what may become its closing tag.
     pub(super) fn tail(&self) -> &str {
         &self.tail
+    }
+
+    /// The tokens of thoughts, should a closing tag that has begun turn out to be none.
+    pub(super) fn spent(&self) -> usize {
+        self.usage.thinking_tokens + if self.inside() { self.partial } else { 0 }
     }
 
     /// The counts so far.
@@ -74,74 +207,105 @@ impl Thoughts {
 
     /// A token and the text that it completes.
     pub(super) fn push(&mut self, piece: &str, origin: Origin) {
-        let was_inside = self.inside;
+        let was_inside = self.inside();
         // Torn characters come late, before the text of the first token that does not continue them.
         let own = piece.trim_start_matches('\u{FFFD}');
         for torn in piece[..piece.len() - own.len()].chars() {
-            self.extend(torn, false);
+            self.read(torn);
         }
-        // Whether the token has spelled nothing but the tag.
+        // Whether the token has spelled nothing but one tag, or a part of it.
         let mut pure = !own.is_empty();
         let mut opened = false;
+        let mut begun = false;
         for (at, c) in own.char_indices() {
-            pure &= self.extend(c, at == 0);
-            let tag = if self.inside { CLOSE } else { OPEN };
-            if self.matched == tag.len() {
-                opened |= !self.inside;
-                self.complete(was_inside);
-                pure &= at + c.len_utf8() == own.len();
-            }
+            let Step { released, kind } = self.read(c);
+            pure &= match kind {
+                Kind::Text => false,
+                Kind::Held => !begun && (at == 0 || released == 0),
+                Kind::Gap | Kind::Tag => true,
+            };
+            begun |= kind != Kind::Held;
+            opened |= kind == Kind::Tag && self.inside();
         }
-        let completed = self.matched == 0;
-        self.partial += usize::from(pure && !completed && origin == Origin::Model);
+        let held = self.matched() > 0;
+        self.partial += usize::from(pure && held && origin == Origin::Model);
         let Usage { thinking_tokens, answer_tokens, tag_tokens, .. } = &mut self.usage;
         *match origin {
             Origin::Closing => tag_tokens,
-            Origin::Model if opened || pure && completed => tag_tokens,
+            Origin::Model if opened || pure && (was_inside || !held) => tag_tokens,
             Origin::Model if was_inside => thinking_tokens,
             Origin::Model => answer_tokens,
         } += 1;
     }
 
-    /// A character of the text; whether it continues the tag, which a token's `first` one may also begin.
-    fn extend(&mut self, c: char, first: bool) -> bool {
-        if self.inside {
+    /// A character of the text; earlier tokens of a tag are counted anew once it is known whether it is one.
+    fn read(&mut self, c: char) -> Step {
+        let was_inside = self.inside();
+        let step = self.reader.step(c);
+        let Usage { thinking_tokens, answer_tokens, tag_tokens, .. } = &mut self.usage;
+        if step.released > 0 {
+            let partial = std::mem::take(&mut self.partial);
+            if was_inside {
+                *tag_tokens -= partial;
+                *thinking_tokens += partial;
+            }
+        }
+        if step.kind == Kind::Tag {
+            let partial = std::mem::take(&mut self.partial);
+            if !was_inside {
+                *answer_tokens -= partial;
+                *tag_tokens += partial;
+            }
+            self.tail.clear();
+        } else if was_inside {
             if self.tail.len() >= 2 * TAIL {
                 let from = self.tail.floor_char_boundary(TAIL);
                 self.tail.drain(..from);
             }
-            self.tail.push(c);
+            self.tail.push_str(&CLOSE[..step.released]);
+            self.tail.extend((step.kind == Kind::Text).then_some(c));
         }
-        let tag = if self.inside { CLOSE } else { OPEN };
-        if tag[self.matched..].starts_with(c) {
-            self.matched += 1;
-            return self.matched > 1 || first;
-        }
-        self.partial = 0;
-        self.matched = usize::from(c == '<');
-        first && self.matched == 1
-    }
-
-    /// The tag is whole: its earlier tokens, counted as if they were text, were not.
-    fn complete(&mut self, counted_inside: bool) {
-        let Usage { thinking_tokens, answer_tokens, tag_tokens, .. } = &mut self.usage;
-        *(if counted_inside { thinking_tokens } else { answer_tokens }) -= self.partial;
-        *tag_tokens += self.partial;
-        self.partial = 0;
-        self.matched = 0;
-        self.inside = !self.inside;
-        self.tail.clear();
-    }
-
-    /// A budget has forced a closing.
-    pub(super) fn hit(&mut self) {
-        self.usage.budget_hit = true;
+        step
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// The parts of a text that comes in pieces, with what is left at the end.
+    fn parts<'p>(opened: bool, pieces: impl IntoIterator<Item = &'p str>) -> Vec<(Part, String)> {
+        let mut reader = Reader::new(opened);
+        let mut parts = Vec::new();
+        for (part, text) in pieces.into_iter().flat_map(|piece| reader.push(piece)).collect::<Vec<_>>() {
+            add(&mut parts, part, &text);
+        }
+        if let Some((part, text)) = reader.finish() {
+            add(&mut parts, part, &text);
+        }
+        parts
+    }
+
+    #[test]
+    fn a_text_has_thoughts_answers_and_tags() {
+        use Part::{Answer, Gap, Tag, Thought};
+        let is = |opened, text: &str, wanted: &[(Part, &str)]| {
+            let wanted: Vec<_> = wanted.iter().map(|(part, text)| (*part, (*text).to_owned())).collect();
+            assert_eq!(parts(opened, [text]), wanted, "{text}");
+        };
+        is(
+            false,
+            " <think>a <b</think>\n c",
+            &[(Answer, " "), (Tag, OPEN), (Thought, "a <b"), (Tag, CLOSE), (Gap, "\n "), (Answer, "c")],
+        );
+        is(false, "a <think>b", &[(Answer, "a "), (Tag, OPEN), (Thought, "b")]);
+        is(false, "a</think>b", &[(Answer, "a</think>b")]);
+        is(true, "<think>b</think><", &[(Thought, "<think>b"), (Tag, CLOSE), (Answer, "<")]);
+        is(true, "a</thi", &[(Thought, "a"), (Tag, "</thi")]);
+        is(false, "a<thi", &[(Answer, "a<thi")]);
+    }
 
     fn read(opened: bool, pieces: &[&str]) -> (bool, [usize; 3]) {
         let mut thoughts = Thoughts::new(opened);
@@ -170,7 +334,11 @@ mod tests {
     #[test]
     fn tags_share_tokens_with_other_text() {
         assert_eq!(read(false, &["x<think>a", "b</think>c", "d"]), (false, [1, 1, 1]));
-        assert_eq!(read(true, &["x<", "/think", ">\n\n", "d"]), (false, [2, 1, 1]));
+        // Before the tag, the text counts; after it, white space is the tag's.
+        assert_eq!(read(true, &["x<", "/think", ">\n\n", "d"]), (false, [1, 1, 2]));
+        assert_eq!(read(true, &["</", "think", ">", "\n\n", " ", "d", " "]), (false, [0, 2, 5]));
+        assert_eq!(read(true, &["</think>\n", "\n<", "think>", "\n"]), (true, [1, 1, 2]));
+        assert_eq!(read(true, &["a</think>\n\n", "\nd"]), (false, [1, 1, 0]));
         assert_eq!(read(false, &["<think></think>", "d"]), (false, [0, 1, 1]));
         assert_eq!(read(true, &["</think><think>", "d"]), (true, [1, 0, 1]));
     }
@@ -182,6 +350,10 @@ mod tests {
         assert_eq!(read(true, &["</", "thin", "</", "think", ">"]), (false, [2, 0, 3]));
         assert_eq!(read(true, &["<", "<", "/think>"]), (false, [1, 0, 2]));
         assert_eq!(read(true, &["</", "thing", ">"]), (true, [3, 0, 0]));
+        assert_eq!(read(true, &["</", "th"]), (true, [0, 0, 2]));
+        assert_eq!(read(true, &["</", "th", "reat>"]), (true, [3, 0, 0]));
+        assert_eq!(read(true, &["<<", "/think>"]), (false, [1, 0, 1]));
+        assert_eq!(read(false, &["<", "think"]), (false, [0, 2, 0]));
         assert_eq!(read(true, &["</think", " >"]), (true, [2, 0, 0]));
     }
 
@@ -214,5 +386,25 @@ mod tests {
         assert!(thoughts.tail().len() <= 2 * TAIL + 4 && thoughts.tail().ends_with("é漢é漢"));
         thoughts.push("</think>after", Origin::Model);
         assert_eq!((thoughts.tail(), thoughts.matched()), ("", 0));
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_parted_as_the_whole(
+            opened: bool,
+            words in proptest::collection::vec(
+                prop::sample::select(vec!["<think>", "</think>", "<", "a", " ", "é", "/think>", "</thi"]), 0..8),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let text = words.concat();
+            let mut bounds: Vec<_> = text.char_indices().map(|(at, _)| at).collect();
+            bounds.push(text.len());
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| *cut.get(&bounds)).chain([0, text.len()]).collect();
+            cuts.sort_unstable();
+            let parted = parts(opened, cuts.windows(2).map(|cut| &text[cut[0]..cut[1]]));
+            let joined: String = parted.iter().map(|(_, piece)| piece.as_str()).collect();
+            prop_assert_eq!(joined.as_str(), text.as_str());
+            prop_assert_eq!(parted, parts(opened, [text.as_str()]));
+        }
     }
 }

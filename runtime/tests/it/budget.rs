@@ -243,6 +243,13 @@ fn budgets_that_mean_nothing_are_refused() {
     std::fs::write(dir.path().join("tokenizer_config.json"), template).unwrap();
     refused("a tokenizer without tags", &["--prompt", "a", "--think-budget", "4"], 1);
     thinking(dir.path());
+    let template = json!({"chat_template": "{{ messages[0].content }}"}).to_string();
+    std::fs::write(dir.path().join("tokenizer_config.json"), template).unwrap();
+    for raw in [&[][..], &["--raw"]] {
+        let own = ["--prompt", "a<think>b</think>", "--think-budget", "4"];
+        refused("tags in the user's own text", &[&own[..], raw].concat(), 1);
+    }
+    thinking(dir.path());
     for budget in ["252", "18446744073709551615"] {
         refused("more than the context", &["--prompt", "bcd", "--think-budget", budget], 1);
     }

@@ -39,6 +39,25 @@ fn with_toy(check: impl FnOnce(&str, &str, &Path)) {
 }
 
 #[test]
+fn templates_know_the_local_day() {
+    with_toy(|file, weights, dir| {
+        let template = "{{ 'abcdefghijklm'[(strftime_now('%d') | int) % 13] }}";
+        let config = serde_json::json!({"chat_template": template}).to_string();
+        std::fs::write(dir.join("tokenizer_config.json"), config).unwrap();
+        // A day apart, whenever this runs.
+        let [east, west] = ["EAST-14", "WEST+10"].map(|zone| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_nemort"));
+            command.env("CUDA_VISIBLE_DEVICES", "").env("TZ", zone);
+            command.args(["generate", file, "--weights", weights, "--ignore-eos", "--prompt", "x"]);
+            let output = command.args(["--max-new-tokens", "9"]).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            stdout(&output).to_owned()
+        });
+        assert_ne!(east, west);
+    });
+}
+
+#[test]
 fn generate_prints_text() {
     with_toy(|file, weights, dir| {
         let run = |more: &[&str]| {

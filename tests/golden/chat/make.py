@@ -112,6 +112,7 @@ CASES = {
         "a closing tag in the user's text": {"messages": [user("What is </think>?")]},
     },
     "super-v1.5": PLAIN | WORDS | {"calls and their results": {"messages": CALLED, "tools": TOOLS}},
+    "generation": PLAIN,
     "python": {
         "methods, filters and loops": {
             "messages": [user("  A banana, a bar, ébène.  "), assistant("x"), user("y")],
