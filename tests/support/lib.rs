@@ -11,4 +11,5 @@ pub mod ptxas;
 pub mod random;
 pub mod sampling;
 pub mod sim;
+pub mod trained;
 pub mod wide;

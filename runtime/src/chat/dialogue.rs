@@ -2,9 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::ThinkSwitch;
 use super::thoughts::closed;
-use crate::text::Conversation;
+use crate::text::{Conversation, ThinkSwitch};
 
 /// A dialogue between turns.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -89,12 +88,9 @@ impl Dialogue {
     /// The dialogue for the template.
     pub fn conversation(&self) -> Conversation {
         let mut conversation = Conversation { messages: self.turns.clone(), ..Conversation::default() };
-        let system = match self.switch.zip(self.thinking) {
+        match self.switch.zip(self.thinking) {
             Some((switch, on)) => switch.tell(on, &self.system, &mut conversation),
-            None => self.system.clone(),
-        };
-        if !system.is_empty() {
-            conversation.messages.insert(0, json!({"role": "system", "content": system}));
+            None => conversation.put_system(&self.system),
         }
         conversation
     }

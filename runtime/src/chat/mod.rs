@@ -5,7 +5,6 @@
 mod dialogue;
 mod line;
 mod show;
-mod switch;
 mod thoughts;
 
 use std::io::{self, Write};
@@ -14,7 +13,6 @@ use std::ops::ControlFlow;
 use thiserror::Error;
 
 pub use dialogue::Dialogue;
-pub use switch::ThinkSwitch;
 pub use thoughts::{Part, Thoughts};
 
 use self::line::{Command, Line};

@@ -4,6 +4,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::text::ThinkSwitch;
 
 /// Lines that were written beforehand; `^C` gives one up.
 struct Script(VecDeque<&'static str>);

@@ -12,12 +12,13 @@ use super::budget::{self, ChatBudgetArgs};
 use super::interrupt::Interrupt;
 use super::sampling::SamplingArgs;
 use super::{CommandError, RunArgs, Shape, directory, load_engine, output, prompt, warn_of_ignored, whole};
-use crate::chat::{self, ChatError, Dialogue, Ended, Model, Screen, ThinkSwitch, Writer};
+use crate::chat::{self, ChatError, Dialogue, Ended, Model, Screen, Writer};
 use crate::device::Profiling;
 use crate::engine::{EngineError, choose_target};
 use crate::session::{Finish, Request, Sampling, Session, SessionError};
 use crate::text::{
-    Budget, ChatTemplate, Conversation, Frame, GenerationSettings, Text, TextError, TextStream, model_type,
+    Budget, ChatTemplate, Conversation, Frame, GenerationSettings, Text, TextError, TextStream, ThinkSwitch,
+    model_type,
 };
 use crate::weights::checkpoint::check_directory;
 

@@ -15,14 +15,13 @@ use serde_json::{Value, json};
 use super::budget;
 use super::sampling::SamplingArgs;
 use super::{CommandError, RunArgs, Shape, directory, load_engine, output, warn_of_ignored, whole};
-use crate::chat::ThinkSwitch;
 use crate::device::Profiling;
 use crate::engine::{Engine, choose_target};
 use crate::eval::{self, Matching, Outcome, Problem, Saving, Score, Setting, Titles, best_saving};
 use crate::session::{Event, Finish, Request, Sampling, SequenceId, Session, SessionError, positions};
 use crate::text::{
-    Budget, ChatTemplate, Frame, GenerationSettings, Grace, Parted, Text, ThinkingBudget, Usage, UsageReader,
-    model_type, part,
+    Budget, ChatTemplate, Frame, GenerationSettings, Grace, Parted, Text, ThinkSwitch, ThinkingBudget, Usage,
+    UsageReader, model_type, part,
 };
 use crate::weights::checkpoint::check_directory;
 

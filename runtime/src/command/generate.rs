@@ -13,13 +13,12 @@ use serde_json::json;
 use super::budget::{self, BudgetArgs};
 use super::sampling::SamplingArgs;
 use super::{CommandError, RunArgs, Shape, directory, load_engine, output, token, warn_of_ignored, whole};
-use crate::chat::ThinkSwitch;
 use crate::device::Profiling;
 use crate::engine::{EngineError, choose_target};
 use crate::session::{Deadline, Hook, Request, Session, SessionError, TotalTokens, positions};
 use crate::text::{
     ChatTemplate, Conversation, Frame, GenerationSettings, Parted, StopFilter, StopText, Text, TextError,
-    TextStream, ThinkingBudget, Usage, model_type, part,
+    TextStream, ThinkSwitch, ThinkingBudget, Usage, model_type, part,
 };
 use crate::weights::checkpoint::check_directory;
 

@@ -179,7 +179,7 @@ mod tests {
                 "\n{{ '%s' % 'x' }}",
                 "`%` does not fill in a text here as in `'%s' % x`; `~` and the filter `format` do (line 2)",
             ),
-            ("{{ strftime_now('%d %Q') }}", "`strftime_now` does not know `%Q` (line 1)"),
+            ("{{ strftime_now('%d %!') }}", "unrecognized specifier directive `!` (line 1)"),
             ("{% generation %}", "config.json` is wrong at line 1: "),
             ("{{ nothing | tojson }}", "what is undefined cannot be written as JSON (line 1)"),
         ] {

@@ -24,6 +24,13 @@ impl Conversation {
         Self { messages: vec![json!({"role": "user", "content": text})], ..Self::default() }
     }
 
+    /// Puts a system message before the others, unless its text is empty.
+    pub(crate) fn put_system(&mut self, text: &str) {
+        if !text.is_empty() {
+            self.messages.insert(0, json!({"role": "system", "content": text}));
+        }
+    }
+
     /// Reads a list of messages, or an object with `messages` and perhaps `tools` and variables of the
     /// template. The file `-` is standard input.
     ///

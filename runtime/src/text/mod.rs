@@ -11,6 +11,7 @@ mod sentence;
 mod settings;
 mod stop;
 mod stream;
+mod switch;
 mod think;
 mod thoughts;
 
@@ -27,6 +28,7 @@ pub use conversation::Conversation;
 pub use settings::{GenerationSettings, model_type};
 pub use stop::{StopFilter, StopText};
 pub use stream::TextStream;
+pub use switch::ThinkSwitch;
 pub use think::{Parted, part};
 pub use thoughts::{CLOSE, OPEN, Usage};
 pub(crate) use thoughts::{Part, Reader};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::text::{ChatTemplate, Conversation};
+use super::{ChatTemplate, Conversation};
 
 /// A family's way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,8 +75,35 @@ impl ThinkSwitch {
         }
     }
 
-    /// Tells a conversation that has no system message yet; the system text that it is to have.
-    pub(super) fn tell(self, on: bool, system: &str, conversation: &mut Conversation) -> String {
+    /// Tells a conversation, whose system message keeps its place.
+    ///
+    /// # Errors
+    /// A clause that says why not, for a system message that is no plain text.
+    pub(crate) fn set(self, on: bool, conversation: &mut Conversation) -> Result<(), String> {
+        let first = conversation.messages.first().filter(|first| first["role"] == "system");
+        let system = match first.map(|first| &first["content"]) {
+            None => String::new(),
+            Some(Value::String(text)) => text.clone(),
+            Some(_) => {
+                let why = "the system message has parts, so nobody can add to its text whether to think";
+                return Err(why.to_owned());
+            }
+        };
+        if first.is_some() {
+            conversation.messages.remove(0);
+        }
+        self.tell(on, &system, conversation);
+        Ok(())
+    }
+
+    /// Tells a conversation that has no system message yet, and gives it one of this text, if it is to have one.
+    pub(crate) fn tell(self, on: bool, system: &str, conversation: &mut Conversation) {
+        let system = self.system(on, system, conversation);
+        conversation.put_system(&system);
+    }
+
+    /// The system text that a conversation is to have; what is said elsewhere is said.
+    fn system(self, on: bool, system: &str, conversation: &mut Conversation) -> String {
         let text = self.text(on);
         match self {
             Self::Keyword => {
@@ -108,35 +135,6 @@ impl ThinkSwitch {
                 text.to_owned()
             }
         }
-    }
-}
-
-impl ThinkSwitch {
-    /// Tells a conversation that may begin with a system message, which keeps its place.
-    ///
-    /// # Errors
-    /// A clause that says why not, for a system message that is no plain text.
-    pub(crate) fn set(self, on: bool, conversation: &mut Conversation) -> Result<(), String> {
-        let is_system = |message: &&Value| message.get("role").is_some_and(|role| role == "system");
-        let system =
-            match conversation.messages.first().filter(is_system).and_then(|first| first.get("content")) {
-                None => String::new(),
-                Some(Value::String(text)) => text.clone(),
-                Some(_) => {
-                    return Err(
-                        "the system message has parts, so nobody can add to its text whether to think"
-                            .to_owned(),
-                    );
-                }
-            };
-        if conversation.messages.first().as_ref().is_some_and(is_system) {
-            conversation.messages.remove(0);
-        }
-        let system = self.tell(on, &system, conversation);
-        if !system.is_empty() {
-            conversation.messages.insert(0, json!({"role": "system", "content": system}));
-        }
-        Ok(())
     }
 }
 
