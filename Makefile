@@ -3,10 +3,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test ptxas release lint bench
-
-DEMO_MODEL := tests/golden/hybrid
-OUT := target/demo
+.PHONY: help setup demo eval test ptxas release lint bench
 
 help: ## List the commands
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -14,11 +11,13 @@ help: ## List the commands
 setup: ## Install what is missing: LLVM 22 from Debian's packages
 	@tools/setup.sh
 
-demo: setup ## Compile a model of the repository for this CPU and generate text with it
+demo: setup ## Compile a trained model for this CPU and watch it think: freely, not at all, and on a budget
 	cargo build --release --locked -q -p nemoc -p nemort
-	@mkdir -p $(OUT)
-	target/release/nemoc compile $(DEMO_MODEL) --target host -o $(OUT)/hybrid.nemo
-	target/release/nemort generate $(OUT)/hybrid.nemo --weights $(DEMO_MODEL) --prompt "Tell me about the river."
+	@tools/demo.sh
+
+eval: setup ## Measure what the trained models get right under every thinking budget; writes docs/thinking
+	cargo build --release --locked -q -p nemoc -p nemort
+	@tools/eval.sh
 
 test: setup ## Run every test that needs no GPU
 	@tools/setup.sh --ptxas

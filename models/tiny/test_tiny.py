@@ -338,6 +338,10 @@ class CheckTest(unittest.TestCase):
                 self.assertTrue(task.is_held_out(numbers[-1]))
             self.assertEqual(len(set(numbers)), len(found))
 
+    def test_the_problems_are_those_of_the_seed(self):
+        lines = (HERE / "problems.jsonl").read_text(encoding="utf-8").splitlines()
+        self.assertEqual([json.loads(line) for line in lines], check.plain_problems(500, 5))
+
     def test_a_budget_is_kept_but_for_the_grace(self):
         for name in NAMES:
             torch.manual_seed(2)
@@ -350,10 +354,6 @@ class CheckTest(unittest.TestCase):
                 self.assertIn(closing, [new[n : n + len(closing)] for n in range(int(budget * 1.1) + 1)])
 
 
-TRAINED = all((HERE / name / "model.safetensors").is_file() for name in NAMES)
-
-
-@unittest.skipUnless(TRAINED, "train.py has not made the weights yet")
 class CheckpointTest(unittest.TestCase):
     """The folders that stand beside this file."""
 

@@ -7,6 +7,7 @@ mod golden;
 #[path = "../kernels/mod.rs"]
 mod kernels;
 mod stack;
+mod trained;
 
 use nemo_kernels::target::HostTarget;
 use nemo_tests::kernel::Backend;
