@@ -31,9 +31,13 @@ pub fn references(name: &str) -> PathBuf {
 /// A model compiled for this CPU and loaded, with eight sequences of 512 positions.
 pub fn engine(name: &str, activations: Dtype) -> Engine {
     let file = folder(name).join("config.json");
-    let text = std::fs::read_to_string(&file).expect("the model has a configuration");
-    let model = nemo_models::import_hf(&text, &file.display().to_string(), name);
-    let model = model.unwrap_or_else(|error| panic!("{error}"));
+    let config = std::fs::read_to_string(&file).expect("the model has a configuration");
+    engine_of(&config, name, activations, WeightsSource::Directory(folder(name)))
+}
+
+/// As [`engine`], of any configuration.
+pub fn engine_of(config: &str, name: &str, activations: Dtype, weights: WeightsSource) -> Engine {
+    let model = nemo_models::import_hf(config, name, name).unwrap_or_else(|error| panic!("{error}"));
     let target = HostTarget::detect().expect("tests of the host run on one");
     let options = CompileOptions {
         activations: Some(activations),
@@ -48,7 +52,7 @@ pub fn engine(name: &str, activations: Dtype) -> Engine {
         threads: Some(2),
         // Tests run side by side: bound to cores, their pools would fight over the same ones.
         pinning: Pinning::None,
-        ..EngineOptions::new(WeightsSource::Directory(folder(name)))
+        ..EngineOptions::new(weights)
     };
     Engine::load(&artifact, &options).unwrap_or_else(|error| panic!("{error}"))
 }

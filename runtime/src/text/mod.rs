@@ -1,6 +1,7 @@
 //! The way from text to tokens and back.
 
 mod budget;
+mod bytes;
 mod chat;
 mod clock;
 mod closing;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use thiserror::Error;
-use tokenizers::Tokenizer;
+use tokenizers::{DecoderWrapper, Tokenizer};
 
 pub use budget::{Budget, Grace, ThinkingBudget, UsageReader};
 pub use chat::ChatTemplate;
@@ -186,9 +187,14 @@ impl Text {
         decoded.map_err(|error| TextError::Decode(error.to_string()))
     }
 
-    /// Whether a token has no text, whatever stands around it.
-    fn is_silent(&self, id: u32) -> bool {
-        self.special.contains(&id) || self.tokenizer.id_to_token(id).is_none()
+    /// A token as the vocabulary spells it; none where it has no text, whatever stands around it.
+    fn spelled(&self, id: u32) -> Option<String> {
+        if self.special.contains(&id) { None } else { self.tokenizer.id_to_token(id) }
+    }
+
+    /// Whether the text of tokens is that of their bytes, one after the other.
+    fn is_byte_level(&self) -> bool {
+        matches!(self.tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_)))
     }
 
     /// Whether a prompt ends inside of thoughts that it has opened as templates do: at its very end, or, where it holds the

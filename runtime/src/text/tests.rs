@@ -45,7 +45,7 @@ pub(super) fn byte_level() -> Value {
 }
 
 /// A few letters, and bytes for the rest, as SentencePiece tokenizers have them.
-fn byte_fallback() -> Value {
+pub(super) fn byte_fallback() -> Value {
     let mut vocab: serde_json::Map<String, Value> =
         (0..256).map(|byte| (format!("<0x{byte:02X}>"), byte.into())).collect();
     for (n, letter) in ["▁", "a", "b", "c", "<unk>"].iter().enumerate() {

@@ -328,10 +328,13 @@ const PIECES: [&str; 12] = [
     "الف",
 ];
 
-/// How many of a turn's bytes are read: not the character that is torn at its end.
+/// How many of a turn's bytes are read: not those at its end that may become a character.
 fn whole(bytes: &[u8]) -> usize {
-    let torn = |end: &usize| String::from_utf8_lossy(&bytes[..*end]).ends_with('\u{FFFD}');
-    (0..=bytes.len()).rev().find(|end| !torn(end)).unwrap_or(0)
+    let begun = |count: &usize| {
+        let end = &bytes[bytes.len() - count..];
+        std::str::from_utf8(end).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+    };
+    bytes.len() - (1..=bytes.len().min(3)).rev().find(begun).unwrap_or(0)
 }
 
 /// Where a turn's bytes think: from the opening tag's end to the closing one's start, and to its end.
