@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 model=models/tiny/nano2-tiny
 artifact=target/demo/nano2-tiny.nemo
-question='What is 759 + 486 + 937 + 268?'
+question='What is 989 + 303 + 849 + 742?'
 
 mkdir -p target/demo
 PATH="$PWD/target/release:$PATH"

@@ -56,7 +56,7 @@ fn plot(svg: &mut String, scores: &[Score], titles: &Titles) -> Drawn {
         .margin_left(8)
         .x_label_area_size(46)
         .y_label_area_size(58)
-        .build_cartesian_2d(0.0..most * 1.08, 0.0..1.0_f64)?;
+        .build_cartesian_2d(0.0..most * 1.1, 0.0..1.02_f64)?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
@@ -74,6 +74,9 @@ fn plot(svg: &mut String, scores: &[Score], titles: &Titles) -> Drawn {
     for score in scores {
         point(&mut chart, score)?;
     }
+    for label in labels(scores, most) {
+        write(&mut chart, &label)?;
+    }
     area.present()?;
     Ok(())
 }
@@ -85,19 +88,54 @@ fn at(score: &Score) -> (f64, f64) {
 
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-/// A score with its interval and its name.
+fn color(setting: Setting) -> RGBColor {
+    if setting.thinks() { THINKING } else { SILENT }
+}
+
+/// A score with its interval.
 fn point(chart: &mut Chart<'_, '_>, score: &Score) -> Drawn {
-    let color = if score.setting.thinks() { THINKING } else { SILENT };
+    let color = color(score.setting);
     let (tokens, accuracy) = at(score);
     let (low, high) = score.interval();
     let whisker = vec![(tokens, low), (tokens, high)];
     chart.draw_series([PathElement::new(whisker, color.mix(0.45).stroke_width(1))])?;
     chart.draw_series([Circle::new((tokens, accuracy), 4, color.filled())])?;
-    // Beside the point, and below the line, which rises.
-    let style = (FONT, 13).into_font().color(&color).pos(Pos::new(HPos::Left, VPos::Top));
-    let name =
-        EmptyElement::at((tokens, accuracy)) + Text::new(Name(score.setting).to_string(), (6, 4), style);
-    chart.draw_series([name])?;
+    Ok(())
+}
+
+/// What stands beside a point.
+#[derive(Debug, Clone, PartialEq)]
+struct Label {
+    at: (f64, f64),
+    text: String,
+    color: RGBColor,
+}
+
+/// The names of the points; those of points in one place are one label. `most` is the width of the curve.
+fn labels(scores: &[Score], most: f64) -> Vec<Label> {
+    let mut scores: Vec<&Score> = scores.iter().collect();
+    scores.sort_by_key(|score| score.setting);
+    let mut labels: Vec<Label> = Vec::new();
+    for score in scores {
+        let (here, color, name) = (at(score), color(score.setting), Name(score.setting));
+        let close = |label: &&mut Label| {
+            let (x, y) = ((label.at.0 - here.0) / most, label.at.1 - here.1);
+            label.color == color && x.abs() < 0.02 && y.abs() < 0.02
+        };
+        match labels.iter_mut().find(close) {
+            Some(label) => label.text.push_str(&format!(", {name}")),
+            None => labels.push(Label { at: here, text: name.to_string(), color }),
+        }
+    }
+    labels
+}
+
+/// Writes a label beside its point: below the line, which rises, and above the axis.
+fn write(chart: &mut Chart<'_, '_>, label: &Label) -> Drawn {
+    let (side, shift) = if label.at.1 < 0.08 { (VPos::Bottom, -4) } else { (VPos::Top, 4) };
+    let style = (FONT, 13).into_font().color(&label.color).pos(Pos::new(HPos::Left, side));
+    let text = Text::new(label.text.clone(), (6, shift), style);
+    chart.draw_series([EmptyElement::at(label.at) + text])?;
     Ok(())
 }
 
@@ -136,6 +174,7 @@ mod tests {
             score(Setting::Free, 198, 80.0),
             score(Setting::Budget(0), 24, 8.0),
             score(Setting::Budget(32), 150, 40.5),
+            score(Setting::Budget(128), 198, 80.0),
         ];
         let svg = draw(&scores, &titles()).unwrap();
         assert_eq!(svg, draw(&scores, &titles()).unwrap());
