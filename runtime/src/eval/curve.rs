@@ -33,19 +33,12 @@ mod tests {
 
     #[test]
     fn the_largest_saving_within_the_price() {
-        let score = |setting, right, new_tokens| Score {
-            setting,
-            problems: 200,
-            right,
-            new_tokens,
-            ..Score::of(setting, &[], 0.0)
-        };
         let scores = [
-            score(Setting::Off, 20, 5.0),
-            score(Setting::Budget(8), 100, 20.0),
-            score(Setting::Budget(32), 196, 40.0),
-            score(Setting::Budget(64), 197, 60.0),
-            score(Setting::Free, 198, 80.0),
+            Score::example(Setting::Off, 20, 5.0),
+            Score::example(Setting::Budget(8), 100, 20.0),
+            Score::example(Setting::Budget(32), 196, 40.0),
+            Score::example(Setting::Budget(64), 197, 60.0),
+            Score::example(Setting::Free, 198, 80.0),
         ];
         let best = best_saving(&scores, 1.0).unwrap();
         assert_eq!((best.setting, best.tokens), (Setting::Budget(32), 0.5));

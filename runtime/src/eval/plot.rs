@@ -162,19 +162,12 @@ mod tests {
 
     #[test]
     fn a_curve() {
-        let score = |setting, right, new_tokens| Score {
-            setting,
-            problems: 200,
-            right,
-            new_tokens,
-            ..Score::of(setting, &[], 0.0)
-        };
         let scores = [
-            score(Setting::Off, 20, 5.0),
-            score(Setting::Free, 198, 80.0),
-            score(Setting::Budget(0), 24, 8.0),
-            score(Setting::Budget(32), 150, 40.5),
-            score(Setting::Budget(128), 198, 80.0),
+            Score::example(Setting::Off, 20, 5.0),
+            Score::example(Setting::Free, 198, 80.0),
+            Score::example(Setting::Budget(0), 24, 8.0),
+            Score::example(Setting::Budget(32), 150, 40.5),
+            Score::example(Setting::Budget(128), 198, 80.0),
         ];
         let svg = draw(&scores, &titles()).unwrap();
         assert_eq!(svg, draw(&scores, &titles()).unwrap());

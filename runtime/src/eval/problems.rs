@@ -1,13 +1,12 @@
 //! Problems, one JSON object a line.
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use thiserror::Error;
 
 use super::Matching;
-use crate::text::Conversation;
+use crate::text::{Conversation, read_input};
 
 /// A question and its answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,13 +54,7 @@ pub enum ProblemError {
 /// # Errors
 /// [`ProblemError`], with the line.
 pub fn open(file: &Path, matching: Matching) -> Result<Vec<Problem>, ProblemError> {
-    let (file, text) = if file == Path::new("-") {
-        let mut text = String::new();
-        let read = std::io::stdin().lock().read_to_string(&mut text);
-        (PathBuf::from("standard input"), read.map(|_| text))
-    } else {
-        (file.to_owned(), std::fs::read_to_string(file))
-    };
+    let (file, text) = read_input(file);
     let text = text.map_err(|source| ProblemError::Read { file: file.clone(), source })?;
     let mut problems = Vec::new();
     for (n, json) in text.lines().enumerate().filter(|(_, json)| !json.trim().is_empty()) {

@@ -81,6 +81,14 @@ impl Score {
 }
 
 #[cfg(test)]
+impl Score {
+    /// A score of 200 problems.
+    pub(super) fn example(setting: Setting, right: usize, new_tokens: f64) -> Self {
+        Self { problems: 200, right, new_tokens, ..Self::of(setting, &[], 0.0) }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

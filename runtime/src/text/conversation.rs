@@ -1,6 +1,6 @@
 //! Conversations, as files of JSON hold them.
 
-use std::io::Read;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -37,13 +37,7 @@ impl Conversation {
     /// # Errors
     /// [`TextError`] when the file is neither.
     pub fn open(file: &Path) -> Result<Self, TextError> {
-        let (file, text) = if file == Path::new("-") {
-            let mut text = String::new();
-            let read = std::io::stdin().lock().read_to_string(&mut text);
-            (PathBuf::from("standard input"), read.map(|_| text))
-        } else {
-            (file.to_owned(), std::fs::read_to_string(file))
-        };
+        let (file, text) = read_input(file);
         let text = text.map_err(|source| TextError::Read { file: file.clone(), source })?;
         let json = parse_json(&file, &text)?;
         Self::from_json(json).map_err(|what| TextError::Malformed { file, what })
@@ -79,6 +73,15 @@ impl Conversation {
             }
             tools => Ok(Self { messages, tools, variables }),
         }
+    }
+}
+
+/// A file's text, and its name in messages. The file `-` is standard input.
+pub(crate) fn read_input(file: &Path) -> (PathBuf, io::Result<String>) {
+    if file == Path::new("-") {
+        (PathBuf::from("standard input"), io::read_to_string(io::stdin().lock()))
+    } else {
+        (file.to_owned(), std::fs::read_to_string(file))
     }
 }
 

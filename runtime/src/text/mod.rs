@@ -26,6 +26,7 @@ use tokenizers::{DecoderWrapper, Tokenizer};
 pub use budget::{Budget, Grace, ThinkingBudget, UsageReader};
 pub use chat::ChatTemplate;
 pub use conversation::Conversation;
+pub(crate) use conversation::read_input;
 pub use settings::{GenerationSettings, model_type};
 pub use stop::{StopFilter, StopText};
 pub use stream::TextStream;
