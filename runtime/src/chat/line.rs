@@ -46,6 +46,9 @@ impl Line {
         let command = match name {
             "system" => return Ok(Self::Command(Command::System(rest.to_owned()))),
             "budget" if rest == "none" => return Ok(Self::Command(Command::Budget(None))),
+            "budget" if rest.is_empty() => {
+                return Err("`/budget` takes a number of tokens or `none`".to_owned());
+            }
             "budget" => {
                 let tokens = rest.parse().map_err(|_| {
                     format!("`/budget` takes a number of tokens or `none`, but `{rest}` follows it")
@@ -101,7 +104,7 @@ mod tests {
             ("/", "there is no command `/`"),
             ("/Think", "there is no command `/Think`"),
             ("/think hard", "`/think` stands alone, but `hard` follows it"),
-            ("/budget", "`/budget` takes a number of tokens or `none`, but `` follows it"),
+            ("/budget", "`/budget` takes a number of tokens or `none`"),
             ("/budget -1", "`/budget` takes a number of tokens or `none`, but `-1` follows it"),
             ("/budget 1.5", "`/budget` takes a number of tokens or `none`, but `1.5` follows it"),
         ] {

@@ -18,7 +18,7 @@ use crate::engine::{EngineError, choose_target};
 use crate::session::{Deadline, Hook, Request, Session, SessionError, TotalTokens, positions};
 use crate::text::{
     ChatTemplate, Conversation, Frame, GenerationSettings, Parted, StopFilter, StopText, Text, TextError,
-    TextStream, ThinkSwitch, ThinkingBudget, Usage, model_type, part,
+    TextStream, ThinkSwitch, ThinkingBudget, Usage, model_type, part, part_text,
 };
 use crate::weights::checkpoint::check_directory;
 
@@ -158,7 +158,8 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let prefill = first.unwrap_or(total);
     printer.finish()?;
     let decode = total.saturating_sub(prefill);
-    let parted = text.as_ref().map(|text| part(text, &tokens, thinking)).transpose()?;
+    let opened = thinking;
+    let parted = text.as_ref().map(|text| part(text, &tokens, opened)).transpose()?;
     // Without a tokenizer nobody can tell thoughts from an answer.
     let unread = Usage { answer_tokens: tokens.len(), ..Usage::default() };
     let Parted { thinking, answer, usage } =
@@ -166,13 +167,16 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let usage = budgeted.map_or(usage, |usage| usage.get());
     if args.json {
         let whole = text.as_ref().map(|text| text.decode(&tokens)).transpose()?.unwrap_or_default();
-        let cut = |whole: &str| StopFilter::new(args.stop.clone()).cut(whole);
+        let written = StopFilter::new(args.stop.clone()).cut(&whole);
+        // What stands before a stop text may be parted otherwise than the whole, whose tokens are counted.
+        let (thinking, answer) =
+            if written == whole { (thinking, answer) } else { part_text(&written, opened) };
         return output::json(&json!({
-            "text": cut(&whole),
+            "text": written,
             "tokens": tokens,
             "prompt_tokens": prompt_tokens,
-            "thinking": cut(&thinking),
-            "answer": cut(&answer),
+            "thinking": thinking,
+            "answer": answer,
             "thinking_tokens": usage.thinking_tokens,
             "answer_tokens": usage.answer_tokens,
             "tag_tokens": usage.tag_tokens,

@@ -7,6 +7,7 @@ mod eval;
 mod generate;
 mod interrupt;
 mod logits;
+mod outfile;
 mod output;
 mod predicted;
 mod profile;

@@ -22,10 +22,21 @@ impl Matching {
         }
     }
 
+    /// `exact` or `number`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Number => "number",
+        }
+    }
+
     /// What an expected answer lacks, if it can never be given.
     pub(super) fn fault(self, expected: &str) -> Option<&'static str> {
-        (self == Self::Number && last_number(expected).is_none())
-            .then_some("has an `answer` without a number")
+        match self {
+            _ if expected.trim().is_empty() => Some("has an empty `answer`"),
+            Self::Number if last_number(expected).is_none() => Some("has an `answer` without a number"),
+            Self::Exact | Self::Number => None,
+        }
     }
 }
 
@@ -75,5 +86,6 @@ mod tests {
         assert!(!right("3", "-3") && !right("no idea", "3") && !right("7.25", "7"));
         assert_eq!(Matching::Number.fault("seven"), Some("has an `answer` without a number"));
         assert_eq!((Matching::Number.fault("7"), Matching::Exact.fault("seven")), (None, None));
+        assert_eq!(Matching::Exact.fault(" "), Some("has an empty `answer`"));
     }
 }

@@ -16,7 +16,8 @@ pub struct Saving {
 /// The largest saving of tokens that costs at most `points` of accuracy; none without a run that is free to think, or
 /// where nothing saves at that price.
 pub fn best_saving(scores: &[Score], points: f64) -> Option<Saving> {
-    let free = scores.iter().find(|score| score.setting == Setting::Free)?;
+    // Where free thoughts get nothing right, less of them proves nothing.
+    let free = scores.iter().find(|score| score.setting == Setting::Free && score.right > 0)?;
     let saving = |score: &Score| Saving {
         setting: score.setting,
         tokens: 1.0 - score.new_tokens / free.new_tokens.max(f64::MIN_POSITIVE),
@@ -46,5 +47,7 @@ mod tests {
         assert_eq!(best_saving(&scores, 0.5).unwrap().setting, Setting::Budget(64));
         assert_eq!(best_saving(&scores, 0.0), None);
         assert_eq!(best_saving(&scores[..4], 1.0), None);
+        let nothing = [Score::example(Setting::Off, 0, 5.0), Score::example(Setting::Free, 0, 80.0)];
+        assert_eq!(best_saving(&nothing, 1.0), None);
     }
 }

@@ -63,7 +63,9 @@ fn plot(svg: &mut String, scores: &[Score], titles: &Titles) -> Drawn {
         .bold_line_style(BLACK.mix(0.12))
         .x_desc("new tokens a problem, mean")
         .y_desc("right answers")
-        .x_label_formatter(&|tokens| format!("{tokens:.0}"))
+        .x_label_formatter(&|tokens| {
+            if most < 10.0 { format!("{tokens:.1}") } else { format!("{tokens:.0}") }
+        })
         .y_label_formatter(&|share| format!("{:.0} %", share * 100.0))
         .label_style(text(13, GREY))
         .axis_desc_style(text(14, BLACK))
@@ -132,9 +134,11 @@ fn labels(scores: &[Score], most: f64) -> Vec<Label> {
 
 /// Writes a label beside its point: below the line, which rises, and above the axis.
 fn write(chart: &mut Chart<'_, '_>, label: &Label) -> Drawn {
-    let (side, shift) = if label.at.1 < 0.08 { (VPos::Bottom, -4) } else { (VPos::Top, 4) };
-    let style = (FONT, 13).into_font().color(&label.color).pos(Pos::new(HPos::Left, side));
-    let text = Text::new(label.text.clone(), (6, shift), style);
+    let (above, down) = if label.at.1 < 0.08 { (VPos::Bottom, -4) } else { (VPos::Top, 4) };
+    // The two kinds of points may meet.
+    let (side, right) = if label.color == SILENT { (HPos::Right, -6) } else { (HPos::Left, 6) };
+    let style = (FONT, 13).into_font().color(&label.color).pos(Pos::new(side, above));
+    let text = Text::new(label.text.clone(), (right, down), style);
     chart.draw_series([EmptyElement::at(label.at) + text])?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use thiserror::Error;
 
 use super::Matching;
-use crate::text::{Conversation, read_input};
+use crate::text::{Conversation, kind, read_input};
 
 /// A question and its answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,30 +72,38 @@ fn read(json: &str, matching: Matching) -> Result<(Conversation, String), String
         // The line that the parser counts is always the first.
         let said = error.to_string();
         let said = said.split(" at line ").next().unwrap_or_default();
-        format!("this is not JSON, at column {}: {said}", error.column())
+        let hint = if error.is_eof() { "; a problem stands on one line" } else { "" };
+        format!("this is not JSON, at column {}: {said}{hint}", error.column())
     };
     let Value::Object(mut object) = serde_json::from_str(json).map_err(fault)? else {
         return Err("a problem is an object with `messages` and `answer`".to_owned());
     };
     let answer = match object.shift_remove("answer") {
         Some(Value::String(answer)) => answer,
-        Some(Value::Number(answer)) => answer.to_string(),
-        Some(_) => return Err("the `answer` must be a text or a number".to_owned()),
+        Some(Value::Number(answer)) if answer.is_i64() || answer.is_u64() => answer.to_string(),
+        Some(Value::Number(_)) => {
+            return Err(
+                "the `answer` is a number whose digits JSON does not keep; write it as a text".to_owned()
+            );
+        }
+        Some(other) => {
+            return Err(format!("the `answer` must be a text or a number, but is {}", kind(&other)));
+        }
         None => return Err("the problem has no `answer`".to_owned()),
     };
     if let Some(fault) = matching.fault(&answer) {
         return Err(format!("the problem {fault}"));
     }
-    match object.shift_remove("prompt") {
-        Some(_) if object.contains_key("messages") => {
-            Err("the problem has both `messages` and `prompt`".to_owned())
+    match (object.shift_remove("prompt"), object.contains_key("messages")) {
+        (Some(_), true) => return Err("the problem has both `messages` and `prompt`".to_owned()),
+        (None, false) => return Err("the problem has neither `messages` nor `prompt`".to_owned()),
+        (Some(Value::String(prompt)), false) => {
+            object.insert("messages".to_owned(), Conversation::prompt(&prompt).messages.into());
         }
-        Some(Value::String(prompt)) => {
-            Ok((Conversation { variables: object, ..Conversation::prompt(&prompt) }, answer))
-        }
-        Some(_) => Err("the `prompt` must be a text".to_owned()),
-        None => Conversation::from_json(Value::Object(object)).map(|conversation| (conversation, answer)),
+        (Some(other), false) => return Err(format!("the `prompt` must be a text, but is {}", kind(&other))),
+        (None, true) => {}
     }
+    Conversation::from_json(Value::Object(object)).map(|conversation| (conversation, answer))
 }
 
 #[cfg(test)]
@@ -137,6 +145,9 @@ mod tests {
             "[]",
             "{\"prompt\": \"x\"}",
             "{\"prompt\": \"x\", \"answer\": null}",
+            "{\"prompt\": \"x\", \"answer\": \" \"}",
+            "{\"prompt\": \"x\", \"answer\": 1e16}",
+            "{\"prompt\": \"x\", \"answer\": 2, \"tools\": {}}",
             "{\"prompt\": 3, \"answer\": \"2\"}",
             "{\"prompt\": \"x\", \"answer\": \"two\"}",
             "{\"prompt\": \"x\", \"messages\": [], \"answer\": 2}",
@@ -158,7 +169,7 @@ mod tests {
         }
 
         #[test]
-        fn questions_and_answers_come_through(question in "\\PC{0,40}", answer in "\\PC{0,20}") {
+        fn questions_and_answers_come_through(question in "\\PC{0,40}", answer in "\\PC{0,20}x") {
             let json = json!({"prompt": question, "answer": answer}).to_string();
             prop_assert_eq!(read(&json, Matching::Exact), Ok((Conversation::prompt(&question), answer)));
         }

@@ -13,6 +13,8 @@ pub struct Outcome {
     pub thinking_tokens: usize,
     /// Those of the answer.
     pub answer_tokens: usize,
+    /// Those of tags.
+    pub tag_tokens: usize,
     /// Whether the budget closed the thoughts.
     pub budget_hit: bool,
     /// Whether the sequence had no room to end itself.
@@ -34,6 +36,8 @@ pub struct Score {
     pub thinking_tokens: f64,
     /// Tokens of the answer of a problem.
     pub answer_tokens: f64,
+    /// Tokens of tags of a problem.
+    pub tag_tokens: f64,
     /// Problems whose thoughts the budget closed.
     pub budget_hits: usize,
     /// Problems cut by their length.
@@ -56,6 +60,7 @@ impl Score {
             new_tokens: mean(|outcome| outcome.new_tokens),
             thinking_tokens: mean(|outcome| outcome.thinking_tokens),
             answer_tokens: mean(|outcome| outcome.answer_tokens),
+            tag_tokens: mean(|outcome| outcome.tag_tokens),
             budget_hits: count(|outcome| outcome.budget_hit),
             cut: count(|outcome| outcome.cut),
             seconds,

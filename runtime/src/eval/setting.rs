@@ -33,12 +33,12 @@ impl FromStr for Setting {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text {
+        match text.trim() {
             "off" => Ok(Self::Off),
             "none" => Ok(Self::Free),
-            _ => match text.parse() {
-                Ok(tokens) => Ok(Self::Budget(tokens)),
-                Err(_) => Err("a budget is a number of tokens, `none`, or `off` for no thinking".to_owned()),
+            digits => match digits.parse() {
+                Ok(tokens) if !digits.starts_with('+') => Ok(Self::Budget(tokens)),
+                _ => Err("a budget is a number of tokens, `none`, or `off` for no thinking".to_owned()),
             },
         }
     }
@@ -63,8 +63,9 @@ mod tests {
     fn settings_are_read_as_they_are_written() {
         for setting in [Setting::Off, Setting::Budget(0), Setting::Budget(u64::MAX), Setting::Free] {
             assert_eq!(setting.to_string().parse(), Ok(setting));
+            assert_eq!(format!(" {setting}").parse(), Ok(setting));
         }
-        for bad in ["", "-1", "on", "1.5", "99999999999999999999", "8 "] {
+        for bad in ["", "-1", "on", "1.5", "99999999999999999999", "+8", "8 9"] {
             assert!(bad.parse::<Setting>().unwrap_err().contains("`none`"), "{bad}");
         }
     }

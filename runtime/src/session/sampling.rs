@@ -52,6 +52,8 @@ impl Sampling {
         }
         let t = self.temperature;
         check("temperature", &t, t.is_finite() && t >= 0.0, "finite and at least 0")?;
+        // Logits over less are no numbers in f32.
+        check("temperature", &t, t == 0.0 || t >= 1e-6, "0, or at least 0.000001")?;
         check("top-p", &self.top_p, self.top_p > 0.0 && self.top_p <= 1.0, "above 0 and at most 1")?;
         check("min-p", &self.min_p, (0.0..=1.0).contains(&self.min_p), "between 0 and 1")?;
         check("top-k", &self.top_k, i32::try_from(self.top_k).is_ok(), "below 2147483648")

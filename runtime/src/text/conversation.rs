@@ -1,6 +1,6 @@
 //! Conversations, as files of JSON hold them.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -78,11 +78,24 @@ impl Conversation {
 
 /// A file's text, and its name in messages. The file `-` is standard input.
 pub(crate) fn read_input(file: &Path) -> (PathBuf, io::Result<String>) {
-    if file == Path::new("-") {
-        (PathBuf::from("standard input"), io::read_to_string(io::stdin().lock()))
+    let (name, bytes) = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        let read = io::stdin().lock().read_to_end(&mut bytes);
+        (PathBuf::from("standard input"), read.map(|_| bytes))
     } else {
-        (file.to_owned(), std::fs::read_to_string(file))
-    }
+        (file.to_owned(), std::fs::read(file))
+    };
+    (name, bytes.and_then(utf8))
+}
+
+/// Bytes as text, without the mark that some editors put before it.
+fn utf8(bytes: Vec<u8>) -> io::Result<String> {
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"))
+    })?;
+    Ok(text.strip_prefix('\u{FEFF}').map(str::to_owned).unwrap_or(text))
 }
 
 /// What a message needs, whatever the template: a role, and content unless it is the assistant's, which may
@@ -113,7 +126,7 @@ fn check_message(message: &Value) -> Result<(), String> {
 }
 
 /// A JSON value in a sentence.
-fn kind(value: &Value) -> &'static str {
+pub(crate) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "true or false",
@@ -176,6 +189,10 @@ mod tests {
             Conversation::open(&file).map_err(|error| error.to_string())
         };
         assert_eq!(open(r#"[{"role": "user", "content": "x"}]"#), Ok(Conversation::prompt("x")));
+        assert_eq!(open("\u{FEFF}[{\"role\": \"user\", \"content\": \"x\"}]"), Ok(Conversation::prompt("x")));
+        std::fs::write(&file, b"[\n\xE9]").unwrap();
+        let latin = Conversation::open(&file).unwrap_err().to_string();
+        assert!(latin.ends_with("line 2 is not UTF-8 text"), "{latin}");
         let cut = open("[").unwrap_err();
         assert!(cut.contains("chat.json`") && cut.contains("EOF"), "{cut}");
         let none = Conversation::open(&dir.path().join("none")).unwrap_err().to_string();

@@ -26,12 +26,12 @@ use tokenizers::{DecoderWrapper, Tokenizer};
 pub use budget::{Budget, Grace, ThinkingBudget, UsageReader};
 pub use chat::ChatTemplate;
 pub use conversation::Conversation;
-pub(crate) use conversation::read_input;
+pub(crate) use conversation::{kind, read_input};
 pub use settings::{GenerationSettings, model_type};
 pub use stop::{StopFilter, StopText};
 pub use stream::TextStream;
 pub use switch::ThinkSwitch;
-pub use think::{Parted, part};
+pub use think::{Parted, part, part_text};
 pub use thoughts::{CLOSE, OPEN, Usage};
 pub(crate) use thoughts::{Part, Reader};
 
@@ -207,10 +207,13 @@ impl Text {
         // Turns begin with special tokens, and their first word may be a role.
         let turn = prompt.iter().rposition(|id| self.special.contains(id)).map_or(0, |at| at + 1);
         let written = self.decode(&prompt[turn..])?;
-        let Some((before, after)) = written.rsplit_once(OPEN) else { return Ok(false) };
+        let (Some((before, first)), Some((_, last))) = (written.split_once(OPEN), written.rsplit_once(OPEN))
+        else {
+            return Ok(false);
+        };
         // One special token before everything is the tokenizer's own, and no turn of a template.
         let begins_turn = turn > 1 && before.split_whitespace().count() <= 1;
-        Ok(after.trim().is_empty() || begins_turn && !after.contains(CLOSE))
+        Ok(last.trim().is_empty() || begins_turn && !first.contains(CLOSE))
     }
 
     /// Whether the checkpoint has a chat template with the tags of thoughts; it is read once.

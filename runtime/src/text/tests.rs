@@ -189,6 +189,9 @@ fn thoughts_are_parted_from_the_answer() {
     assert_eq!(parted("a\n<", true), is("a", "", 2));
     assert_eq!(parted("a <b> </threat", true), is("a <b> </threat", "", 14));
     assert_eq!(parted("a <thi", false), is("", "a <thi", 0));
+    // As what a stop text leaves of it.
+    assert_eq!(part_text("a</think>\n\nb", true), ("a".to_owned(), "b".to_owned()));
+    assert_eq!(part_text("a\n</thi", true), ("a".to_owned(), String::new()));
 }
 
 #[test]
@@ -209,6 +212,7 @@ fn special_tags_are_text_and_other_turns_open_nothing() {
             "<think>\n",
             "q<end>\n<think>I see",
             "q<end>a<think>\nI see",
+            "q<end>a\n<think>\n<think>\nI see",
             "<think>a</think><think>",
         ] {
             assert!(opens(open), "{open}");

@@ -38,6 +38,14 @@ pub fn part(text: &Arc<Text>, tokens: &[u32], opened: bool) -> Result<Parted, Te
     Ok(Parted { thinking, answer, usage: thoughts.usage() })
 }
 
+/// Thinking and answer of a text; `opened` says that the prompt has opened the thoughts.
+pub fn part_text(written: &str, opened: bool) -> (String, String) {
+    let mut reader = Reader::new(opened);
+    let mut pieces = reader.push(written);
+    pieces.extend(reader.finish());
+    join(&pieces)
+}
+
 /// The text inside of thoughts and the text outside.
 fn join(pieces: &[(Part, String)]) -> (String, String) {
     let all =

@@ -77,10 +77,20 @@ fn every_problem_is_answered_under_every_budget() {
         assert!(output.status.success(), "{output:?}");
         stdout(&output).to_owned()
     };
+    std::fs::write(&save, "before").unwrap();
+    let refused = ["--save", &save, "--max-seqs", "99"];
+    let base = ["eval", file, "--weights", weights, "--problems", &problems];
+    failure(&[&base[..], &refused].concat(), 1);
+    assert_eq!(std::fs::read_to_string(&save).unwrap(), "before");
+    assert!(!dir.path().join("save.jsonl.partial").exists());
     let said = run(&["--budgets", "0,3,none", "--save", &save, "--svg", &svg, "--json"]);
     let saved = std::fs::read_to_string(&save).unwrap();
-    let saved: Vec<Value> = saved.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut saved: Vec<Value> = saved.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(saved.len(), 3 * QUESTIONS.len());
+    // Those of a budget stand together, as they ended.
+    for of_budget in saved.chunks_mut(QUESTIONS.len()) {
+        of_budget.sort_by_key(|line| line["line"].as_u64());
+    }
     // However many run at once, each says what it says alone.
     for (line, (budget, question)) in saved
         .iter()
@@ -111,7 +121,9 @@ fn every_problem_is_answered_under_every_budget() {
     let table = run(&["--budgets", "3", "--max-seqs", "1"]);
     assert!(table.contains("3          60.0 %"), "{table}");
     // This template takes no notice of any switch.
-    assert!(run(&[]).contains("\nnone "));
+    let output =
+        nemort(&["eval", file, "--weights", weights, "--problems", &problems, "--max-new-tokens", &new]);
+    assert!(stdout(&output).contains("\nnone "), "{output:?}");
 }
 
 #[test]
@@ -127,7 +139,7 @@ fn what_cannot_be_answered_is_refused_before_any_work() {
         let base = ["eval", file, "--weights", weights, "--problems", problems.to_str().unwrap()];
         let said = failure(&[&base, more].concat(), code).replace(weights, "CHECKPOINT");
         let said = said.split("\n\n").next().unwrap_or_default().trim_end().to_owned();
-        report.push_str(&format!("{lines}\n$ {}\n{said}\n\n", more.join(" ")));
+        report.push_str(&format!("{lines}\n$ {}\n{said}\n\n", more.join(" ").replace(weights, "CHECKPOINT")));
     };
     refused("", &[], 1);
     refused(&format!("{good}\n{{\"prompt\": \"a\"}}"), &[], 1);
@@ -139,6 +151,14 @@ fn what_cannot_be_answered_is_refused_before_any_work() {
     refused(&format!("{good}\n{{\"prompt\": \"{}\", \"answer\": \"b\"}}", "ab".repeat(200)), &[], 1);
     refused(good, &["--max-new-tokens", "0"], 1);
     refused(good, &["--max-seqs", "1000"], 1);
+    refused(good, &["--budgets", "none", "--think-grace", "4"], 1);
+    refused(good, &["--max-new-tokens", "18446744073709551615"], 1);
+    refused(good, &["--temperature", "1e-39"], 1);
+    refused(good, &["--save", "-"], 1);
+    refused(good, &["--save", problems.to_str().unwrap()], 1);
+    refused(good, &["--svg", file], 1);
+    refused(good, &["--save", &format!("{weights}/model.safetensors")], 1);
+    refused(good, &["--save", &format!("{weights}/same"), "--svg", &format!("{weights}/./same")], 1);
     refused(good, &["--temperature", "-1"], 1);
     refused(good, &["--svg", "/nowhere/curve.svg"], 1);
     refused(good, &["--save", "/nowhere/save.jsonl"], 1);

@@ -54,19 +54,28 @@ fn thinking_helps_and_budgets_are_kept() {
         println!("{name}: off {off}, on {on}");
         assert!(on >= 0.95 && off <= on - 0.2, "{name}: off {off}, on {on}");
         let saved = lines(&room.read("saved.jsonl"));
-        let of = |budget: &str| saved.iter().filter(|line| line["budget"] == budget).collect::<Vec<_>>();
-        assert!(of("off").iter().all(|line| line["thinking_tokens"] == 0));
+        let of = |budget: Option<u64>| {
+            let on = saved.iter().filter(|line| line["thinking"] == "on");
+            on.filter(|line| line["budget"].as_u64() == budget).collect::<Vec<_>>()
+        };
+        let off: Vec<_> = saved.iter().filter(|line| line["thinking"] == "off").collect();
+        assert!(off.len() == 200 && off.iter().all(|line| line["thinking_tokens"] == 0));
         for budget in [0, 16, 40, 128] {
-            let lines = of(&budget.to_string());
+            let lines = of(Some(budget));
             assert_eq!(lines.len(), 200);
             for line in lines {
                 let thought = line["thinking_tokens"].as_u64().expect("a count");
                 assert!(thought <= budget + budget / 10, "{name}, budget {budget}: {line}");
             }
         }
-        assert!(of("0").iter().all(|line| line["budget_hit"] == true));
+        assert!(of(Some(0)).iter().all(|line| line["budget_hit"] == true));
         // A budget that is not reached changes nothing.
-        let tokens = |budget: &str| of(budget).iter().map(|line| line["tokens"].clone()).collect::<Vec<_>>();
-        assert_eq!(tokens("128"), tokens("none"), "{name}");
+        let tokens = |budget| {
+            let mut lines: Vec<_> =
+                of(budget).iter().map(|line| (line["line"].as_u64(), line["tokens"].clone())).collect();
+            lines.sort_by_key(|(line, _)| *line);
+            lines
+        };
+        assert_eq!(tokens(Some(128)), tokens(None), "{name}");
     }
 }
