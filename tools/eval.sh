@@ -8,6 +8,7 @@ for name in nano2-tiny nas-tiny; do
     target/release/nemoc compile "$model" --target host -o "target/eval/$name.nemo" --quiet
     target/release/nemort eval "target/eval/$name.nemo" --weights "$model" --problems models/tiny/problems.jsonl \
         --budgets off,0,8,16,32,64,128,none --max-new-tokens 256 --svg "docs/thinking/$name.svg" |
-        tee "docs/thinking/$name.txt"
+        tee "target/eval/$name.txt"
+    mv "target/eval/$name.txt" "docs/thinking/$name.txt"
     echo
 done
