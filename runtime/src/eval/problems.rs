@@ -94,6 +94,12 @@ fn read(json: &str, matching: Matching) -> Result<(Conversation, String), String
     if let Some(fault) = matching.fault(&answer) {
         return Err(format!("the problem {fault}"));
     }
+    // Whoever asks wants an answer.
+    if object.contains_key("add_generation_prompt") {
+        return Err(
+            "a problem does not say `add_generation_prompt`: the model is always to answer".to_owned()
+        );
+    }
     match (object.shift_remove("prompt"), object.contains_key("messages")) {
         (Some(_), true) => return Err("the problem has both `messages` and `prompt`".to_owned()),
         (None, false) => return Err("the problem has neither `messages` nor `prompt`".to_owned()),
@@ -152,6 +158,7 @@ mod tests {
             "{\"prompt\": \"x\", \"answer\": \"two\"}",
             "{\"prompt\": \"x\", \"messages\": [], \"answer\": 2}",
             "{\"messages\": [], \"answer\": 2}",
+            "{\"prompt\": \"x\", \"answer\": 2, \"add_generation_prompt\": false}",
             "{\"messages\": [{\"role\": \"user\"}], \"answer\": 2}",
         ]
         .into_iter()
