@@ -13,7 +13,6 @@ use std::ops::ControlFlow;
 use thiserror::Error;
 
 pub use dialogue::Dialogue;
-pub use thoughts::{Part, Thoughts};
 
 use self::line::{Command, Line};
 use self::show::Show;

@@ -109,7 +109,7 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let text = open_text(args, limits.vocab)?;
     let settings = GenerationSettings::open(&args.weights)?;
     warn_of_ignored(&settings);
-    let (prompt, thinking) = prompt(args, text.as_ref())?;
+    let (prompt, opened) = prompt(args, text.as_ref())?;
     let most = args.max_context.unwrap_or(compiled);
     // The last new token is never read, so it needs no room.
     let room = (most + 1).saturating_sub(prompt.len() as u64);
@@ -158,7 +158,6 @@ pub(super) fn run(args: &GenerateArgs) -> Result<(), CommandError> {
     let prefill = first.unwrap_or(total);
     printer.finish()?;
     let decode = total.saturating_sub(prefill);
-    let opened = thinking;
     let parted = text.as_ref().map(|text| part(text, &tokens, opened)).transpose()?;
     // Without a tokenizer nobody can tell thoughts from an answer.
     let unread = Usage { answer_tokens: tokens.len(), ..Usage::default() };
