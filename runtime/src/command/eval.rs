@@ -25,7 +25,13 @@ use crate::weights::checkpoint::check_directory;
 /// Points of accuracy that a saving of tokens may cost.
 const PRICE: f64 = 1.0;
 
+/// What `--help` says of seeds and files.
+const NOTES: &str = "\
+With a temperature every problem is drawn with a seed of its own: --seed for the first, and one more for each further one. Files \
+get their names when they are whole; until then they are NAME.partial.";
+
 #[derive(Debug, Args)]
+#[command(after_help = NOTES)]
 pub(super) struct EvalArgs {
     #[command(flatten)]
     run: RunArgs,
@@ -49,7 +55,6 @@ pub(super) struct EvalArgs {
     /// New tokens of a problem, thoughts included, at most; 4096 beside the budget unless given, where the context has room.
     #[arg(long, value_name = "N", value_parser = whole, allow_negative_numbers = true)]
     max_new_tokens: Option<u64>,
-    /// The seed is that of the first problem; each further one has the next.
     #[command(flatten)]
     sampling: SamplingArgs,
     /// Sequences at once; as many as the artifact has unless given.
@@ -58,8 +63,7 @@ pub(super) struct EvalArgs {
     /// Draw accuracy over tokens.
     #[arg(long, value_name = "FILE.SVG")]
     svg: Option<PathBuf>,
-    /// Write what became of each problem under each budget, one JSON object a line, in the order in which they end; until the
-    /// last it is `FILE.JSONL.partial`.
+    /// Write what became of each problem under each budget, one JSON object a line, in the order in which they end.
     #[arg(long, value_name = "FILE.JSONL")]
     save: Option<PathBuf>,
     /// Print one JSON document.

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use super::CommandError;
 
 /// A file that gets its name when it is whole. Until then what is written stands beside it, in `NAME.partial`, and whatever has
-/// the name keeps it. Nothing stays of a file that was never written to.
+/// the name keeps it. What an earlier run has left in `NAME.partial` stays until something is written, and nothing is left of a
+/// file that never was.
 #[derive(Debug)]
 pub(super) struct OutFile {
     file: PathBuf,
     /// Where the bytes go; none where the name is a device's or a pipe's, which take them at once.
     partial: Option<PathBuf>,
     writer: BufWriter<File>,
+    /// Whether the partial file is this one's alone: it was not there, or has been emptied.
+    own: bool,
     written: bool,
 }
 
@@ -47,19 +50,21 @@ impl OutFile {
             name.push(".partial");
             PathBuf::from(name)
         });
-        let opened = match &partial {
-            Some(partial) => File::create(partial),
-            None => File::options().write(true).open(file),
-        };
+        let own = partial.as_ref().is_some_and(|partial| !partial.exists());
+        let opened = File::options().write(true).create(own).open(partial.as_deref().unwrap_or(file));
         let writer = BufWriter::new(opened.map_err(refused)?);
-        Ok(Self { file: file.to_owned(), partial, writer, written: false })
+        Ok(Self { file: file.to_owned(), partial, writer, own, written: false })
     }
 
     /// Writes text, which is on its way to the disk at once.
     pub(super) fn write(&mut self, text: &str) -> Result<(), CommandError> {
+        let failed = |source| CommandError::Write { file: self.file.clone(), source };
+        if self.partial.is_some() && !self.own {
+            self.writer.get_ref().set_len(0).map_err(failed)?;
+            self.own = true;
+        }
         self.written = true;
-        let written = self.writer.write_all(text.as_bytes()).and_then(|()| self.writer.flush());
-        written.map_err(|source| CommandError::Write { file: self.file.clone(), source })
+        self.writer.write_all(text.as_bytes()).and_then(|()| self.writer.flush()).map_err(failed)
     }
 
     /// Gives the file its name.
@@ -78,7 +83,7 @@ fn of_checkpoint(file: &Path) -> bool {
 
 impl Drop for OutFile {
     fn drop(&mut self) {
-        if let Some(partial) = self.partial.as_ref().filter(|_| !self.written) {
+        if let Some(partial) = self.partial.as_ref().filter(|_| self.own && !self.written) {
             // An empty file too many is not worth a word.
             let _ = fs::remove_file(partial);
         }
@@ -102,10 +107,14 @@ mod tests {
         assert_eq!(fs::read_to_string(&partial).unwrap(), "half");
         drop(out);
         assert_eq!((fs::read_to_string(&file).unwrap(), partial.exists()), ("before".to_owned(), true));
+        // What is left of a run is not lost to one that writes nothing.
+        drop(OutFile::create(&file, &[]).unwrap());
+        assert_eq!(fs::read_to_string(&partial).unwrap(), "half");
         let mut out = OutFile::create(&file, &[]).unwrap();
-        out.write("whole").unwrap();
+        out.write("all").unwrap();
+        out.write(" of it").unwrap();
         out.finish().unwrap();
-        assert_eq!((fs::read_to_string(&file).unwrap(), partial.exists()), ("whole".to_owned(), false));
+        assert_eq!((fs::read_to_string(&file).unwrap(), partial.exists()), ("all of it".to_owned(), false));
         let mut null = OutFile::create(Path::new("/dev/null"), &[]).unwrap();
         null.write("x").unwrap();
         null.finish().unwrap();

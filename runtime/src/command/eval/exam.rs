@@ -155,10 +155,9 @@ impl Exam<'_> {
                 let Event { sequence, token, finish } = event;
                 let Some(sheet) = open.get_mut(sequence) else { continue };
                 sheet.tokens.extend(token);
-                if let Some((finish, sheet)) =
-                    finish.as_ref().zip(finish.as_ref().and_then(|_| open.remove(sequence)))
-                {
-                    outcomes.push(self.mark(setting, &sheet, finish, save.as_deref_mut())?);
+                if let Some(finish) = finish {
+                    outcomes.push(self.mark(setting, sheet, finish, save.as_deref_mut())?);
+                    open.remove(sequence);
                     bar.inc(1);
                 }
             }
