@@ -60,7 +60,7 @@ pub(super) fn saving(saving: Saving) -> String {
     } else {
         format!("gains {:.1} points of accuracy", -points)
     };
-    format!("{named} saves {:.0} % of the tokens and {points}", tokens * 100.0)
+    format!("{named} saves {:.1} % of the tokens and {points}", tokens * 100.0)
 }
 
 #[cfg(test)]
@@ -77,10 +77,10 @@ mod tests {
             said(Setting::Off, -0.0),
         ];
         insta::assert_snapshot!(lines.join("\n"), @r"
-        a budget of 64 saves 40 % of the tokens and costs 0.8 points of accuracy
-        a budget of 64 saves 40 % of the tokens and gains 1.2 points of accuracy
-        thinking off saves 40 % of the tokens and costs no accuracy
-        thinking off saves 40 % of the tokens and costs no accuracy
+        a budget of 64 saves 40.0 % of the tokens and costs 0.8 points of accuracy
+        a budget of 64 saves 40.0 % of the tokens and gains 1.2 points of accuracy
+        thinking off saves 40.0 % of the tokens and costs no accuracy
+        thinking off saves 40.0 % of the tokens and costs no accuracy
         ");
     }
 }
